@@ -1,0 +1,39 @@
+# Every target sets up what it needs: `make serve` and `make test` are whole commands on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= smollm2-135m-instruct
+BIN := $(VENV)/bin
+
+.PHONY: serve test check fix bench clean
+.DEFAULT_GOAL := serve
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+serve: $(VENV)/.installed  ## pull the default checkpoint once, then serve it
+	$(BIN)/tiedlm pull $(MODEL)
+	$(BIN)/tiedlm serve $(MODEL)
+
+test: $(VENV)/.installed  ## the whole test suite, on the real checkpoints
+	$(BIN)/tiedlm pull smollm2-135m-instruct
+	$(BIN)/tiedlm pull gemma-3-270m
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed  ## formatting, lint, types, layer rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed  ## side by side with transformers; the last line is one line of JSON
+	$(BIN)/python -m benchmarks.decode
+
+clean:
+	rm -rf $(VENV) build *.egg-info

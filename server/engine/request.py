@@ -1,0 +1,61 @@
+"""
+What the api hands to the engine, and what comes back. Token ids only: no text, no HTTP.
+
+An HTTP call with several prompts or n > 1 is several Requests submitted together; they share a prompt's pages through
+the prefix cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model.step import Ask, Report, Sampled, Sampling, Score
+from server.errors import ServeError
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sequence to run. The api has checked every bound: len(prompt) + max_tokens fits the context."""
+
+    id: str  # unique among those alive
+    prompt: tuple[int, ...]  # at least one token
+    max_tokens: int  # 0: run the prompt only, for its scores
+    sampling: Sampling = Sampling()
+    ask: Ask | None = None  # of every distribution drawn from
+    prompt_ask: Ask | None = None  # not None: score every prompt token after the first
+    stop_ids: frozenset[int] = frozenset()  # drawing one ends the request; it is then the last token
+    min_tokens: int = 0  # until so many are drawn, stop_ids cannot be
+    cache_salt: str = ""  # prefix pages are shared between equal salts only
+    timeout: float | None = None  # seconds from submit; then the ending is "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds."""
+
+    queue: float  # submitted -> first row in a step
+    prefill: float  # -> first token drawn (or prompt done)
+    decode: float  # -> ending
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    reason: Literal["stop", "length", "cancelled", "failed"]
+    timings: Timings
+    cached_tokens: int  # of the prompt, found in the prefix cache
+    stop_id: int | None = None  # with "stop": which of stop_ids
+    error: ServeError | None = None  # with "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one step did for one request. Exactly one Update of a request has an ending: its last."""
+
+    drawn: tuple[Sampled, ...] = ()  # one a token, in order; each has `drawn`, and `report` where asked
+    scored: tuple[Score, ...] = ()  # the next prompt tokens' scores, in order, from the second token on
+    scored_reports: tuple[Report, ...] = ()  # beside `scored`, where prompt_ask asks for more
+    ending: Ending | None = None
+
+
+__all__ = ["Ask", "Ending", "Report", "Request", "Sampled", "Sampling", "Score", "Timings", "Update"]
