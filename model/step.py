@@ -1,7 +1,9 @@
 """
-The whole conversation between server/ and model/: rows of token ids in, tokens and log-probabilities out. No tensors here.
+The whole conversation between server/ and model/: rows of token ids in, tokens and log-
+probabilities out. No tensors here.
 
-A request is a sequence of rows. A row without `sampling` and `ask` only fills the cache: a prompt chunk with more to come.
+A request is a sequence of rows. A row without `sampling` and `ask` only fills the cache: a prompt
+chunk with more to come.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Row:
     ask: Ask | None = None  # report on that same distribution
     prompt: Sequence[int] = ()  # for the penalties: the whole prompt,
     output: Sequence[int] = ()  # and what was generated; len(output) is also the index of this draw
-    banned: Sequence[int] = ()  # may not be drawn now (end tokens before min_tokens); counts as processing
+    banned: Sequence[
+        int
+    ] = ()  # may not be drawn now (end tokens before min_tokens); counts as processing
     allowed: bytes | None = None  # bit i set: token i may follow; None: every token may
     targets: Sequence[int] = ()  # score these: targets[i] is what really follows tokens[i]
     targets_ask: Ask | None = None  # `top` and `summary` of each scored position; needs targets

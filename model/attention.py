@@ -1,0 +1,54 @@
+"""
+Grouped-query attention: the plain reference, and the batched form over cached pages that is tested
+against it.
+
+B rows, T new tokens a row, S cached tokens a row, H query heads, K key-value heads (H = G*K), D
+head width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def visible_keys(positions: Tensor, num_keys: int, window: int | None) -> Tensor:
+    """
+    positions (B,T) of queries -> (B,T,S) True where a query may look: at itself and before it,
+    `window` keys at most.
+
+    With window 3, the query at position 5 sees keys 3, 4 and 5.
+    """
+    keys = torch.arange(num_keys)
+    visible = keys <= positions[:, :, None]
+    return visible if window is None else visible & (keys > positions[:, :, None] - window)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float) -> Tensor:
+    """The reference. q (B,T,H,D), k and v (B,S,K,D), visible (B,T,S) -> (B,T,H,D)."""
+    B, T, H, D = q.shape
+    K = k.shape[2]
+    grouped = q.view(B, T, K, H // K, D)
+    scores = torch.einsum("btkgd,bskd->bkgts", grouped, k) * scale
+    scores = scores.masked_fill(~visible[:, None, None], float("-inf"))
+    out = torch.einsum("bkgts,bskd->btkgd", scores.softmax(-1), v)
+    return out.reshape(B, T, H, D)
+
+
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float) -> Tensor:
+    """
+    The same by torch's fused kernel, which never holds the (T,S) scores of all heads at once.
+
+    A group's G query heads share one key head: they become G*T queries of it, so no key is repeated
+    in memory.
+    """
+    B, T, H, D = q.shape
+    K = k.shape[2]
+    G = H // K
+    queries = q.view(B, T, K, G, D).permute(0, 2, 3, 1, 4).reshape(B, K, G * T, D)
+    mask = visible[:, None, None].expand(B, 1, G, T, -1).reshape(B, 1, G * T, -1)
+    out = F.scaled_dot_product_attention(
+        queries, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale
+    )
+    return out.view(B, K, G, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, H, D)

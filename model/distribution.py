@@ -1,0 +1,89 @@
+"""
+Questions about next-token distributions: the most likely tokens, ranks, entropy.
+
+One order everywhere: most likely first, ties of equal float32 log-probability to the lowest id. So
+the greedy token, rank 1 and the first of `top` are always the same token. R distributions, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from model.step import Ask, Report, Score
+
+
+def top_tokens(logprobs: Tensor, count: int) -> Tensor:
+    """
+    logprobs (R,V) -> the `count` most likely ids of each row (R,count), most likely first, ties to
+    the lowest id.
+    """
+    V = logprobs.shape[-1]
+    if 8 * count >= V:
+        return logprobs.sort(dim=-1, descending=True, stable=True).indices[:, :count]
+    values, ids = logprobs.topk(count + 1, dim=-1)
+    ids = ids.sort(dim=-1).values  # a stable sort by value then keeps the lowest id of a tie first
+    order = logprobs.gather(-1, ids).sort(dim=-1, descending=True, stable=True).indices
+    ids = ids.gather(-1, order)[:, :count]
+    # topk chooses freely among ties at its border: look at all of those again.
+    for row in (values[:, -1] == values[:, -2]).nonzero().flatten().tolist():
+        likely = (logprobs[row] >= values[row, -1]).nonzero().flatten()
+        best = logprobs[row, likely].sort(descending=True, stable=True).indices[:count]
+        ids[row] = likely[best]
+    return ids
+
+
+def scores(logits: Tensor, logprobs: Tensor, tokens: Tensor) -> list[Score]:
+    """
+    logits and logprobs (R,V), tokens (R,) -> the score of one token in each of the R distributions.
+    """
+    taken = logprobs.gather(-1, tokens[:, None])
+    ranks = 1 + (logprobs > taken).sum(-1)
+    # Ties of a lower id come first. Floats tie seldom: only rows that do are counted.
+    for row in ((logprobs == taken).sum(-1) > 1).nonzero().flatten().tolist():
+        ranks[row] += (logprobs[row, : tokens[row]] == taken[row]).sum()
+    at = logits.gather(-1, tokens[:, None])[:, 0]
+    columns = (tokens.tolist(), taken[:, 0].tolist(), ranks.tolist(), at.tolist())
+    return [Score(*score) for score in zip(*columns, strict=True)]
+
+
+def tops(logits: Tensor, logprobs: Tensor, count: int) -> list[tuple[Score, ...]]:
+    """logits and logprobs (R,V) -> the `count` most likely tokens of each distribution."""
+    if count == 0:
+        return [()] * len(logprobs)
+    ids = top_tokens(logprobs, min(count, logprobs.shape[-1]))
+    columns = (ids, logprobs.gather(-1, ids), logits.gather(-1, ids))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        tuple(
+            Score(token, logprob, rank, logit)
+            for rank, (token, logprob, logit) in enumerate(zip(*row, strict=True), start=1)
+        )
+        for row in rows
+    ]
+
+
+def reports(ask: Ask, logits: Tensor, scaled: Tensor, logprobs: Tensor) -> list[Report]:
+    """logits as the model gave them, scaled (what softmax is taken of) and logprobs, each (R,V)."""
+    ids = torch.tensor(ask.ids, dtype=torch.long)
+    entropies = entropy(logprobs) if ask.summary else []
+    sums = scaled.logsumexp(-1).tolist() if ask.summary else []
+    return [
+        Report(
+            top=top,
+            ids=tuple(
+                scores(logits[r].expand(len(ids), -1), logprobs[r].expand(len(ids), -1), ids)
+            ),
+            entropy=entropies[r] if ask.summary else None,
+            logsumexp=sums[r] if ask.summary else None,
+            full=logprobs[r].numpy().astype("<f4", copy=False).tobytes() if ask.full else None,
+        )
+        for r, top in enumerate(tops(logits, logprobs, ask.top))
+    ]
+
+
+def entropy(logprobs: Tensor) -> list[float]:
+    """logprobs (R,V) -> nats, one a row. A token of probability 0 adds nothing."""
+    terms = torch.where(logprobs.isneginf(), 0.0, logprobs.exp() * logprobs)
+    return (-terms.sum(-1, dtype=torch.float64)).tolist()

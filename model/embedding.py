@@ -1,0 +1,41 @@
+"""
+The tied matrix: one storage that is both the input lookup and, transposed, the output projection.
+
+Press & Wolf 2017, "Using the Output Embedding to Improve Language Models"; Radford et al. 2018,
+section 3.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.linear import project
+
+
+@dataclass(frozen=True, slots=True)
+class TiedEmbedding:
+    table: Tensor  # (V,C), float32 or bfloat16; the only copy there is
+    scale: float = (
+        1.0  # multiplies a looked-up row (Gemma: the root of the width), never the projection
+    )
+
+    @property
+    def vocab_size(self) -> int:
+        return self.table.shape[0]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.table.numel() * self.table.element_size()
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """tokens (N,) -> (N,C) float32."""
+        rows = F.embedding(tokens, self.table).to(torch.float32)
+        return rows if self.scale == 1.0 else rows * self.scale
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (N,C) float32 -> (N,V) float32."""
+        return project(hidden, self.table)

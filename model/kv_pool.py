@@ -1,0 +1,51 @@
+"""
+The paged cache's tensors: write and gather, no policy. Which request holds which page is
+server/engine/pages.py's.
+
+P pages of `page_size` tokens, L layers, K key-value heads, D head width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from weights.checkpoint import ModelConfig
+
+PAGE_SIZE = 16  # tokens
+
+
+def num_bytes_per_token(config: ModelConfig) -> int:
+    """Keys and values of all layers, float32."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * 4
+
+
+class KVPool:
+    def __init__(self, config: ModelConfig, num_pages: int, page_size: int = PAGE_SIZE) -> None:
+        """Zeros, not garbage: a masked key still multiplies its value by 0, and 0 * NaN is NaN."""
+        shape = (config.num_layers, num_pages, page_size, config.num_kv_heads, config.head_dim)
+        self.keys, self.values = torch.zeros(shape), torch.zeros(shape)  # resident once written
+        self.num_pages, self.page_size = num_pages, page_size
+
+    @property
+    def num_bytes(self) -> int:
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """slots (N,) = page * page_size + offset, k and v (N,K,D)."""
+        self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
+        self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
+
+    def gather(self, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
+        """pages (B,M) -> keys and values, each (B, M*page_size, K, D)."""
+        return self._gather(self.keys[layer], pages), self._gather(self.values[layer], pages)
+
+    @staticmethod
+    def _gather(cached: Tensor, pages: Tensor) -> Tensor:
+        B = pages.shape[0]
+        return cached.index_select(0, pages.flatten()).view(B, -1, *cached.shape[2:])
+
+    def clear(self, pages: Tensor) -> None:
+        """Make pages safe to hand on after a step that went wrong in them."""
+        self.keys[:, pages] = 0.0
+        self.values[:, pages] = 0.0

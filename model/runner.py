@@ -1,0 +1,100 @@
+"""
+Rows -> tensors -> forward -> tokens and log-probabilities: the one way from server/ to the model.
+
+It knows pages and rows, not requests: who runs when, and which page is whose, comes from
+server/engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from model.answers import answer_last, score_targets
+from model.assemble import Parts
+from model.families import FAMILIES
+from model.kv_pool import KVPool
+from model.paged import Batch, PagedMemory, plan
+from model.step import Report, Row, Sampled, Score
+from model.transformer import Transformer
+from weights.checkpoint import Checkpoint
+
+DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def build_transformer(checkpoint: Checkpoint, precision: str = "float32") -> Transformer:
+    """precision: a key of DTYPES; how matrices are stored. Everything is computed in float32."""
+    parts = Parts(checkpoint.tensors, DTYPES[precision])
+    return FAMILIES[checkpoint.config.family](checkpoint.config, parts)
+
+
+def build_runner(
+    checkpoint: Checkpoint,
+    *,
+    precision: str = "float32",
+    num_pages: int,
+    threads: int | None = None,
+) -> Runner:
+    """threads: of the matrix products; None leaves torch's own choice, one a physical core."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    pool = KVPool(checkpoint.config, num_pages)
+    return Runner(build_transformer(checkpoint, precision), pool)
+
+
+class Runner:
+    """page_size, num_pages and vocab_size are for the engine."""
+
+    def __init__(self, transformer: Transformer, pool: KVPool) -> None:
+        self.transformer, self.pool = transformer, pool
+        self.page_size, self.num_pages = pool.page_size, pool.num_pages
+        self.vocab_size = transformer.embedding.vocab_size
+        self.windows = {block.attention.window for block in transformer.blocks}
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[Row]) -> list[Sampled]:
+        """
+        One batched forward pass; one Sampled a row, in order.
+
+        FloatingPointError where a hidden state is not finite: the pages written are then cleared
+        for their next owner.
+        """
+        batch = plan(rows, self.page_size, self.windows)
+        memory = PagedMemory(self.pool, batch)
+        hidden = self.transformer.forward(batch.tokens, batch.positions, memory)
+        if not bool(hidden.isfinite().all()):
+            self.pool.clear(batch.slots // self.page_size)
+            raise FloatingPointError("the model's hidden states are not finite")
+        last = self._answer_last(rows, batch, hidden)
+        return [
+            self._sampled(row, last.get(r), hidden[first:])
+            for r, (row, first) in enumerate(zip(rows, batch.firsts, strict=True))
+        ]
+
+    def _answer_last(
+        self, rows: Sequence[Row], batch: Batch, hidden: Tensor
+    ) -> dict[int, tuple[Score | None, Report | None]]:
+        asking = [
+            r for r, row in enumerate(rows) if row.sampling is not None or row.ask is not None
+        ]
+        if not asking:
+            return {}
+        ends = torch.tensor([batch.firsts[r] + len(rows[r].tokens) - 1 for r in asking])
+        answers = answer_last([rows[r] for r in asking], hidden[ends], self.transformer.embedding)
+        return dict(zip(asking, answers, strict=True))
+
+    def _sampled(
+        self, row: Row, last: tuple[Score | None, Report | None] | None, hidden: Tensor
+    ) -> Sampled:
+        """hidden (N',C) from the row's first token on."""
+        drawn, report = last or (None, None)
+        if not row.targets:
+            return Sampled(drawn, report)
+        targets = torch.tensor(row.targets)
+        states = hidden[: len(targets)]
+        scored, reports = score_targets(
+            states, targets, row.targets_ask, self.transformer.embedding
+        )
+        return Sampled(drawn, report, tuple(scored), tuple(reports))
