@@ -1,0 +1,65 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.distribution import entropy, reports, scores, top_tokens
+from model.step import Ask
+
+COARSE = st.sampled_from([-3.0, -1.5, -1.0, -0.5, float("-inf")])  # so that ties are common
+
+
+def slow_order(row):
+    """Most likely first, ties to the lowest id, by Python's own stable sort."""
+    return sorted(range(len(row)), key=lambda token: -row[token])
+
+
+@given(st.lists(COARSE, min_size=40, max_size=40), st.integers(1, 40))
+def test_top_tokens_are_the_slow_sort_even_among_ties(row, count):
+    assert top_tokens(torch.tensor([row]), count)[0].tolist() == slow_order(row)[:count]
+
+
+def test_top_tokens_of_a_large_vocabulary_are_the_slow_sort():
+    torch.manual_seed(0)
+    logprobs = (torch.randn(4, 50_000) * 8).round().div(8).log_softmax(-1)
+    for count in (1, 20, 1000, 50_000):
+        expected = [slow_order(row)[:count] for row in logprobs.tolist()]
+        assert top_tokens(logprobs, count).tolist() == expected
+
+
+@given(st.lists(COARSE, min_size=12, max_size=12), st.integers(0, 11))
+def test_rank_is_the_place_in_the_slow_sort(row, token):
+    logprobs = torch.tensor([row])
+    (score,) = scores(logprobs, logprobs, torch.tensor([token]))
+    assert score.rank == slow_order(row).index(token) + 1
+    assert (score.token, score.logprob) == (token, row[token])
+
+
+def test_entropy_and_logsumexp_are_the_textbook_ones():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 1000) * 4
+    logprobs = logits.log_softmax(-1)
+    told = reports(Ask(summary=True), logits, logits, logprobs)
+    exact = logits.double()
+    probabilities = exact.softmax(-1)
+    for row, report in enumerate(told):
+        nats = -sum(p * math.log(p) for p in probabilities[row].tolist())
+        assert report.entropy == pytest.approx(nats, abs=1e-5)
+        assert report.logsumexp == pytest.approx(float(exact[row].logsumexp(-1)), abs=1e-5)
+
+
+def test_impossible_tokens_add_no_entropy():
+    assert entropy(torch.tensor([[0.0, float("-inf")]])) == [0.0]
+
+
+def test_a_report_holds_what_was_asked_and_nothing_else():
+    logits = torch.tensor([[0.0, 2.0, 1.0, -1.0]])
+    logprobs = logits.log_softmax(-1)
+    (report,) = reports(Ask(top=2, ids=(3, 1), full=True), logits, logits, logprobs)
+    assert [(s.token, s.rank, s.logit) for s in report.top] == [(1, 1, 2.0), (2, 2, 1.0)]
+    assert [(s.token, s.rank, s.logit) for s in report.ids] == [(3, 4, -1.0), (1, 1, 2.0)]
+    assert report.full == logprobs.numpy().tobytes()
+    assert report.entropy is None
+    assert report.logsumexp is None

@@ -1,0 +1,63 @@
+import random
+
+import torch
+
+from model.generate import logits
+from model.kv_pool import KVPool
+from model.paged import plan
+from model.runner import Runner, build_transformer
+from model.step import Row
+from tests.weights.tiny import tiny_hf
+from weights.load import load
+
+
+def test_the_worked_example_of_the_module():
+    batch = plan([Row([9], 5, [7, 2])], page_size=4, windows=[None, 2])
+    assert (batch.positions.tolist(), batch.slots.tolist()) == ([5], [9])
+    (group,) = batch.groups
+    full, near = group.views[None], group.views[2]
+    assert full.pages.tolist() == [[7, 2]]
+    assert full.visible[0, 0].tolist() == [True] * 6 + [False] * 2
+    assert near.pages.tolist() == [[2]]
+    assert near.visible[0, 0].tolist() == [True, True, False, False]
+
+
+def test_decoding_rows_come_first_and_every_row_knows_its_place():
+    rows = [Row([1, 2, 3], 0, [0]), Row([4], 2, [1]), Row([5, 6], 4, [2, 3]), Row([7], 0, [4])]
+    batch = plan(rows, page_size=4)
+    assert batch.tokens.tolist() == [4, 7, 1, 2, 3, 5, 6]
+    assert batch.firsts == (2, 0, 5, 1)
+    assert [group.shape for group in batch.groups] == [(2, 1), (1, 3), (1, 2)]
+
+
+def test_any_chunking_over_scattered_dirty_pages_is_the_whole_text_at_once(tmp_path):
+    """
+    Windows of 8 and pages of 4, so that sliding layers drop pages; freed pages hold what others
+    left there.
+    """
+    checkpoint = load(tiny_hf(tmp_path, "gemma3"))
+    transformer = build_transformer(checkpoint)
+    pool = KVPool(checkpoint.config, num_pages=40, page_size=4)
+    pool.keys.normal_()
+    pool.values.normal_()
+    runner, chance = Runner(transformer, pool), random.Random(5)
+    texts = [[chance.randrange(512) for _ in range(chance.randrange(2, 60))] for _ in range(3)]
+    pages = list(range(40))
+    chance.shuffle(pages)
+    held = [[pages.pop() for _ in range(-(-len(text) // 4))] for text in texts]
+    got, done = [[] for _ in texts], [0] * len(texts)
+    while any(done[i] < len(text) - 1 for i, text in enumerate(texts)):
+        rows, whose = [], []
+        for i, text in enumerate(texts):
+            if done[i] < len(text) - 1 and chance.random() < 0.7:
+                end = min(len(text) - 1, done[i] + chance.choice([1, 1, 3, 20]))
+                chunk, targets = text[done[i] : end], text[done[i] + 1 : end + 1]
+                rows.append(Row(chunk, done[i], held[i][: -(-end // 4)], targets=targets))
+                whose.append(i)
+                done[i] = end
+        for i, sampled in zip(whose, runner.step(rows) if rows else [], strict=True):
+            got[i] += [score.logprob for score in sampled.scored]
+    for text, logprobs in zip(texts, got, strict=True):
+        whole = logits(transformer, text).log_softmax(-1)[:-1]
+        expected = whole.gather(-1, torch.tensor(text[1:])[:, None])[:, 0]
+        assert torch.allclose(torch.tensor(logprobs), expected, atol=1e-4)

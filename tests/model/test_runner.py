@@ -1,0 +1,142 @@
+import random
+
+import pytest
+import torch
+
+import model.answers
+from model.generate import generate, logits
+from model.kv_pool import KVPool
+from model.runner import Runner, build_runner, build_transformer
+from model.step import Ask, Row, Sampling
+from tests.weights.tiny import tiny_hf
+from weights.load import load
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return load(tiny_hf(tmp_path_factory.mktemp("tiny"), "llama"))
+
+
+@pytest.fixture
+def runner(checkpoint):
+    return build_runner(checkpoint, num_pages=32)
+
+
+def test_greedy_through_the_cache_is_the_naive_loop(runner):
+    prompt = list(range(40, 60))
+    tokens, done = list(prompt), 0
+    while len(tokens) < len(prompt) + 20:
+        pages = list(range(-(-len(tokens) // runner.page_size)))
+        (sampled,) = runner.step([Row(tokens[done:], done, pages, GREEDY)])
+        done = len(tokens)
+        tokens.append(sampled.drawn.token)
+    assert tokens[len(prompt) :] == generate(runner.transformer, prompt, 20)
+
+
+def test_rows_that_ask_nothing_get_nothing(runner):
+    silent, drawing = runner.step([Row([1, 2], 0, [0]), Row([3], 0, [1], GREEDY)])
+    assert (silent.drawn, silent.report, silent.scored) == (None, None, ())
+    assert drawing.drawn is not None
+    assert drawing.report is None
+
+
+def test_drawing_and_asking_see_one_distribution(runner):
+    sampling = Sampling(temperature=0.7, seed=9)
+    ask = Ask(top=5, ids=(3, 4), summary=True, full=True)
+    (sampled,) = runner.step([Row([5, 6, 7], 0, [0], sampling, ask)])
+    whole = logits(runner.transformer, [5, 6, 7])[-1]
+    full = torch.frombuffer(bytearray(sampled.report.full), dtype=torch.float32)
+    assert torch.allclose(full, whole.log_softmax(-1), atol=1e-5)
+    assert full.exp().sum() == pytest.approx(1.0, abs=1e-5)
+    for score in (*sampled.report.top, *sampled.report.ids, sampled.drawn):
+        assert score.logprob == full[score.token]  # the same float, not nearly
+        assert score.logit == pytest.approx(float(whole[score.token]), abs=1e-4)
+
+
+def test_processed_means_what_was_drawn_from(runner):
+    sampling = Sampling(temperature=0.5, top_k=2, seed=1)
+    ask = Ask(top=3, is_processed=True, full=True)
+    (sampled,) = runner.step([Row([5, 6, 7], 0, [0], sampling, ask)])
+    full = torch.frombuffer(bytearray(sampled.report.full), dtype=torch.float32)
+    best = (logits(runner.transformer, [5, 6, 7])[-1] / 0.5).topk(2)
+    assert torch.allclose(full[best.indices], best.values.log_softmax(-1), atol=1e-5)
+    assert (~full.isneginf()).sum() == 2
+    assert sampled.drawn.token in best.indices
+    assert sampled.drawn.logprob == full[sampled.drawn.token]
+    assert sampled.report.top[2].logprob == float("-inf")
+
+
+def test_a_neighbour_with_other_wishes_changes_nothing(runner):
+    def row(pages, **kwargs):
+        return Row([5, 6, 7], 0, pages, GREEDY, Ask(top=4), **kwargs)
+
+    (alone,) = runner.step([row([0])])
+    loud = Row([9], 0, [1], Sampling(temperature=2.0, top_p=0.5), Ask(is_processed=True, full=True))
+    scored = Row([1, 2], 0, [2], targets=[2, 3], targets_ask=Ask(top=1))
+    _, together, _ = runner.step([loud, row([3]), scored])
+    assert together.drawn.token == alone.drawn.token
+    for a, b in zip(alone.report.top, together.report.top, strict=True):
+        assert (a.token, a.rank) == (b.token, b.rank)
+        # The products' bits depend on the batch until the kernels fix their order.
+        assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+
+
+def test_scores_of_a_prompt_do_not_depend_on_the_chunk_of_logits(runner, monkeypatch):
+    text = [random.Random(0).randrange(512) for _ in range(50)]
+    row = Row(text[:-1], 0, [0, 1, 2, 3], targets=text[1:], targets_ask=Ask(top=3, summary=True))
+    (whole,) = runner.step([row])
+    monkeypatch.setattr(model.answers, "CHUNK_BYTES", 7 * 512 * 9)
+    (chunked,) = runner.step([row])
+    assert len(whole.scored) == len(whole.scored_reports) == 49
+    for a, b in zip(whole.scored, chunked.scored, strict=True):
+        assert (a.token, a.rank) == (b.token, b.rank)
+        assert a.logprob == pytest.approx(b.logprob, abs=1e-5)
+    exact = logits(runner.transformer, text).log_softmax(-1)
+    for position, (score, report) in enumerate(
+        zip(whole.scored, whole.scored_reports, strict=True)
+    ):
+        assert score.logprob == pytest.approx(float(exact[position, score.token]), abs=1e-4)
+        assert report.top[0].token == int(exact[position].argmax())
+
+
+def test_a_step_that_is_not_finite_raises_and_leaves_its_pages_clean(checkpoint):
+    transformer = build_transformer(checkpoint)
+    runner = Runner(transformer, KVPool(checkpoint.config, 4))
+    good = transformer.embedding.table[7].clone()
+    (before,) = runner.step([Row([1, 2, 3], 0, [1], GREEDY)])
+    transformer.embedding.table[7] = float("nan")
+    with pytest.raises(FloatingPointError, match="not finite"):
+        runner.step([Row([7, 7, 7], 0, [0], GREEDY)])
+    transformer.embedding.table[7] = good
+    assert runner.pool.keys[:, 0].abs().sum() == 0
+    (after,) = runner.step([Row([1, 2, 3], 0, [0], GREEDY)])
+    assert after.drawn == before.drawn
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_tied_matrix_is_held_once_and_nothing_twice(checkpoint, precision):
+    transformer = build_transformer(checkpoint, precision)
+    width = 4 if precision == "float32" else 2
+    table = transformer.embedding.table
+    assert transformer.storages()[table.data_ptr()] == 512 * 64 * width
+    sizes = sorted(transformer.storages().values(), reverse=True)
+    assert sizes.count(512 * 64 * width) == 1
+    matrices = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128) * width
+    vectors = 5 * 64 * 4 + 8 * 4  # five norms and the rotary frequencies
+    assert sum(sizes) == 512 * 64 * width + matrices + vectors
+
+
+def test_bfloat16_storage_is_the_rounded_model_computed_in_float32(checkpoint):
+    rounded = build_transformer(checkpoint, "bfloat16")
+    exact = build_transformer(checkpoint)
+    for block in exact.blocks:
+        mlp, attention = block.mlp, block.attention
+        for linear in (mlp.gate, mlp.up, mlp.down, attention.output, attention.qkv.q):
+            linear.weight.copy_(linear.weight.bfloat16())
+        for linear in (attention.qkv.k, attention.qkv.v):
+            linear.weight.copy_(linear.weight.bfloat16())
+    exact.embedding.table.copy_(exact.embedding.table.bfloat16())
+    tokens = list(range(30))
+    assert torch.allclose(logits(rounded, tokens), logits(exact, tokens), atol=1e-4)
