@@ -39,7 +39,9 @@ class Rope:
 
     theta: float
     dim: int  # rotated width of a head
-    factors: tuple[float, ...] | None = None  # dim/2 divisors; None: all 1. GGUF stores exactly these
+    factors: tuple[float, ...] | None = (
+        None  # dim/2 divisors; None: all 1. GGUF stores exactly these
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,9 @@ class SpecialTokens:
     eos_id: int | None
     pad_id: int | None
     unk_id: int | None
-    stop_ids: tuple[int, ...]  # every id that ends a generation: eos, and generation_config's others
+    stop_ids: tuple[
+        int, ...
+    ]  # every id that ends a generation: eos, and generation_config's others
     adds_bos: bool  # the tokenizer puts BOS first when asked to add special tokens
 
 
@@ -91,7 +95,9 @@ class Tie:
 class Checkpoint:
     name: str  # what the model is called unless --model-name says otherwise
     config: ModelConfig
-    tensors: Mapping[str, Tensor]  # read and dequantised one at a time, at each access: take each once
+    tensors: Mapping[
+        str, Tensor
+    ]  # read and dequantised one at a time, at each access: take each once
     stored_types: Mapping[str, int]  # tensor type as on disk ("BF16", "Q4_1", ...) -> how many
     tokenizer: Tokenizer
     special: SpecialTokens

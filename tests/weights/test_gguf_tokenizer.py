@@ -1,0 +1,239 @@
+import hashlib
+
+import gguf
+import numpy as np
+import pytest
+import sentencepiece
+from tokenizers import Tokenizer
+
+from tests.weights.nasty import nasty_texts, recording
+from tests.weights.tiny import TEXT, tiny_gguf, tiny_tokenizer
+from weights.checkpoint import CheckpointError, UnsupportedCheckpoint
+from weights.gguf_header import read_header
+from weights.gguf_tokenizer import read_gguf_tokenizer
+from weights.load import load
+
+REAL = [("smollm2-135m-instruct", "smollm"), ("gemma-3-270m", "gemma")]
+# Where llama.cpp is wrong. Gemma's vocabulary has the HTML tag </s> as a user-defined token;
+# llama.cpp takes any
+# token of that text for an end of text, makes it a control token, and no longer finds it in
+# ordinary text.
+EXCEPT = {"gemma-3-270m": {"</s>"}, "smollm2-135m-instruct": set()}
+
+
+def ids(tokenizer, text, special=False):
+    tokenizer.encode_special_tokens = not special
+    try:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+    finally:
+        tokenizer.encode_special_tokens = False
+
+
+@pytest.mark.parametrize(("name", "fixture"), REAL)
+def test_ids_are_llama_cpps_with_special_tokens_as_text_and_as_tokens(name, fixture, request):
+    tokenizer = request.getfixturevalue(fixture).tokenizer
+    cases = recording(name)["cases"]
+    assert len(cases) > 400
+    wrong = set()
+    for case in cases:
+        text = case["text"]
+        plain, special = ids(tokenizer, text), ids(tokenizer, text, special=True)
+        if (plain, special) != (case["plain"], case.get("special", case["plain"])):
+            wrong.add(text)
+    assert wrong == EXCEPT[name]
+
+
+@pytest.mark.parametrize(("name", "fixture"), REAL)
+def test_text_comes_back_from_its_ids(name, fixture, request):
+    """
+    Left out: ▁, which is a space to SentencePiece, and unassigned planes, some of whose bytes
+    SmolLM2's vocabulary does not have.
+    """
+    tokenizer = request.getfixturevalue(fixture).tokenizer
+    for text in nasty_texts():
+        if "▁" not in text and max(text, default="") < "\U00040000":
+            assert tokenizer.decode(ids(tokenizer, text), skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize(("name", "fixture"), REAL)
+def test_beginning_and_end_tokens_are_the_files(name, fixture, request):
+    checkpoint = request.getfixturevalue(fixture)
+    assert checkpoint.tokenizer.encode("a").ids == recording(name)["a_with_bos"]
+    assert checkpoint.special.adds_bos is (len(recording(name)["a_with_bos"]) == 2)
+    assert set(checkpoint.special.stop_ids) <= set(recording(name)["end_of_generation"])
+
+
+def test_smollm_splits_digits_one_by_one(smollm):
+    assert smollm.tokenizer.encode("in 1984").tokens == ["in", "Ġ", "1", "9", "8", "4"]
+
+
+@pytest.mark.parametrize("rule", recording("rules")["rules"], ids=lambda rule: rule["names"][0])
+def test_every_rule_cuts_words_as_llama_cpp_does(rule):
+    recorded = recording("rules")
+    for name in rule["names"]:
+        tokenizer = read_gguf_tokenizer(byte_level(recorded, name)).tokenizer
+        found = [digest(ids(tokenizer, text)) for text in nasty_texts()]
+        assert found == rule["digests"].split()
+
+
+def digest(tokens):
+    return hashlib.sha256(" ".join(map(str, tokens)).encode()).hexdigest()[:8]
+
+
+def byte_level(recorded, rule, **changes):
+    kinds = [gguf.TokenType.NORMAL] * (len(recorded["tokens"]) - 1) + [gguf.TokenType.CONTROL]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": rule,
+        "tokenizer.ggml.tokens": recorded["tokens"],
+        "tokenizer.ggml.token_type": np.array(kinds, np.int32),
+        "tokenizer.ggml.merges": recorded["merges"],
+        "tokenizer.ggml.bos_token_id": len(kinds) - 1,
+        "tokenizer.ggml.eos_token_id": len(kinds) - 1,
+        **changes,
+    }
+
+
+def test_unknown_rule_is_refused_by_name():
+    with pytest.raises(UnsupportedCheckpoint, match="tekken-9"):
+        read_gguf_tokenizer(byte_level(recording("rules"), "tekken-9"))
+
+
+def test_unknown_kind_of_tokenizer_is_refused_by_name():
+    with pytest.raises(UnsupportedCheckpoint, match="rwkv"):
+        read_gguf_tokenizer({"tokenizer.ggml.model": "rwkv"})
+
+
+def test_bos_and_eos_are_added_where_the_file_says_so():
+    recorded = recording("rules")
+    last = len(recorded["tokens"]) - 1
+    changes = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.add_eos_token": True}
+    found = read_gguf_tokenizer(byte_level(recorded, "gpt-2", **changes))
+    encoded = found.tokenizer.encode("a").ids
+    assert (encoded[0], encoded[-1], len(encoded)) == (last, last, 3)
+    assert found.special.adds_bos
+    assert found.tokenizer.encode("a", add_special_tokens=False).ids == encoded[1:-1]
+
+
+def test_llama3s_rule_adds_bos_where_the_file_is_silent():
+    recorded = recording("rules")
+    assert read_gguf_tokenizer(byte_level(recorded, "llama-bpe")).special.adds_bos
+    assert not read_gguf_tokenizer(byte_level(recorded, "qwen2")).special.adds_bos
+
+
+@pytest.fixture(scope="module")
+def spm_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spm")
+    (folder / "text.txt").write_text(
+        "\n".join(TEXT * 3 + [t for t in nasty_texts() if t.isalpha()])
+    )
+    options = {
+        "model_type": "bpe",
+        "vocab_size": 700,
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "user_defined_symbols": ["<tag>", "\n\n"],
+        "minloglevel": 2,
+    }
+    for adds_space in (True, False):
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(folder / "text.txt"),
+            model_prefix=str(folder / str(adds_space)),
+            add_dummy_prefix=adds_space,
+            **options,
+        )
+    return folder
+
+
+@pytest.mark.parametrize("adds_space", [True, False])
+def test_sentence_piece_ids_are_those_of_the_sentencepiece_library(spm_model, adds_space):
+    """
+    No text with <tag>: what follows a user-defined token begins with a space here, as in llama.cpp,
+    if any does.
+    """
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(spm_model / f"{adds_space}.model"))
+    ours = read_gguf_tokenizer(sentence_piece(theirs, adds_space)).tokenizer
+    for text in nasty_texts():
+        if not any(own in text for own in ("\n\n", "▁", "<s>", "</s>", "<unk>", "\x00")):
+            assert ours.encode(text, add_special_tokens=False).ids == theirs.encode(text), text
+
+
+def sentence_piece(theirs, adds_space):
+    def kind(i):
+        if theirs.is_control(i):
+            return gguf.TokenType.CONTROL
+        if theirs.is_byte(i):
+            return gguf.TokenType.BYTE
+        if theirs.is_unknown(i):
+            return gguf.TokenType.UNKNOWN
+        piece = theirs.id_to_piece(i)
+        return gguf.TokenType.USER_DEFINED if piece in ("<tag>", "\n\n") else gguf.TokenType.NORMAL
+
+    count = theirs.get_piece_size()
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [theirs.id_to_piece(i) for i in range(count)],
+        "tokenizer.ggml.scores": np.array([theirs.get_score(i) for i in range(count)], np.float32),
+        "tokenizer.ggml.token_type": np.array([kind(i) for i in range(count)], np.int32),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_space_prefix": adds_space,
+    }
+
+
+@pytest.mark.parametrize("adds_space", [True, False])
+def test_sentence_piece_text_comes_back_without_the_space_before_it(spm_model, adds_space):
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(spm_model / f"{adds_space}.model"))
+    ours = read_gguf_tokenizer(sentence_piece(theirs, adds_space)).tokenizer
+    for text in ("The dog", " two", "日本🙂", "a  b"):
+        assert ours.decode(ours.encode(text).ids) == text
+
+
+def test_control_tokens_are_special_and_user_defined_ones_are_not(gemma):
+    added = gemma.tokenizer.get_added_tokens_decoder()
+    assert added[106].content == "<end_of_turn>"
+    assert added[106].special
+    assert added[108].content == "\n\n"
+    assert not added[108].special
+
+
+def test_tiny_file_gives_the_tokenizer_it_was_written_from(tmp_path):
+    ours, written = load(tiny_gguf(tmp_path / "a.gguf")).tokenizer, tiny_tokenizer()
+    assert isinstance(ours, Tokenizer)
+    for text in nasty_texts():
+        assert ours.encode(text).ids == written.encode(text).ids
+
+
+BROKEN = {
+    "no tokens": {"tokenizer.ggml.tokens": None},
+    "tokens as numbers": {"tokenizer.ggml.tokens": np.zeros(3)},
+    "no merges": {"tokenizer.ggml.merges": None},
+    "a merge of unknown tokens": {"tokenizer.ggml.merges": ["never seen"]},
+    "a merge of one": {"tokenizer.ggml.merges": ["a"]},
+    "an empty merge": {"tokenizer.ggml.merges": [""]},
+    "too few types": {"tokenizer.ggml.token_type": np.zeros(3, np.int32)},
+    "types that are text": {"tokenizer.ggml.token_type": "NORMAL"},
+    "a bos beyond the end": {"tokenizer.ggml.bos_token_id": 10**6},
+    "a negative eos": {"tokenizer.ggml.eos_token_id": -1},
+    "a bos that is a flag": {"tokenizer.ggml.bos_token_id": True},
+    "a flag that is a number": {"tokenizer.ggml.add_bos_token": 1},
+    "a token twice": {"tokenizer.ggml.tokens": ["a"] * 1801},
+    "a token of 4 KB": {"tokenizer.ggml.tokens": ["a" * 4096]},
+    "NaN scores": {"tokenizer.ggml.scores": np.full(1801, np.nan)},
+    "a template that is a number": {"tokenizer.chat_template": 5},
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_broken_vocabulary_is_one_readable_line(change):
+    with pytest.raises(CheckpointError) as caught:
+        read_gguf_tokenizer(byte_level(recording("rules"), "gpt-2", **change))
+    assert 10 < len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_vocabulary_is_read_from_the_header_alone(smollm_path):
+    metadata = read_header(smollm_path).metadata
+    assert len(metadata["tokenizer.ggml.tokens"]) == 49_152

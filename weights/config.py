@@ -1,0 +1,50 @@
+"""
+A config.json-like dict -> its Family and ModelConfig. GGUF metadata comes through here too, put in
+the same words.
+"""
+
+from __future__ import annotations
+
+from weights.checkpoint import ModelConfig, UnsupportedCheckpoint
+from weights.families import FAMILIES
+from weights.families.family import Family
+from weights.fields import Fields, shown
+
+
+def read_config(fields: Fields) -> tuple[Family, ModelConfig]:
+    """
+    Raises CheckpointError for a value that cannot be, UnsupportedCheckpoint for one this code would
+    get wrong.
+    """
+    family = _family(fields)
+    _check_architecture(fields, family)
+    fields.must_be("quantization_config")
+    fields.must_be("is_encoder_decoder", False)
+    _refuse_own_code(fields)
+    return family, family.config(fields)
+
+
+def _family(fields: Fields) -> Family:
+    by_type = {kind: family for family in FAMILIES for kind in family.model_types}
+    return fields.choice("model_type", by_type)
+
+
+def _check_architecture(fields: Fields, family: Family) -> None:
+    """A classifier of the same model_type has no output matrix either, and would pass for tied."""
+    named = fields.raw.get("architectures")
+    if named is None:
+        return
+    if not isinstance(named, list) or not any(name in family.architectures for name in named):
+        known = ", ".join(family.architectures)
+        raise UnsupportedCheckpoint(
+            f"{fields.source}: architectures is {shown(named)}; for {family.name} this server"
+            f" knows {known}."
+        )
+
+
+def _refuse_own_code(fields: Fields) -> None:
+    own = fields.nested("auto_map")
+    if own is not None and any(name.startswith("AutoModel") for name in own.raw):
+        raise UnsupportedCheckpoint(
+            f"{fields.source}: auto_map names Python code of its own, which is never run."
+        )

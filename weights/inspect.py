@@ -1,0 +1,77 @@
+"""
+What there is to say of a checkpoint before it is served: family, sizes, types, the tie, and the
+memory it will need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from weights.checkpoint import Checkpoint
+from weights.families import FAMILIES
+from weights.load import load
+
+PRECISIONS = {"float32": 4, "bfloat16": 2}  # bytes a value
+
+
+def inspect_lines(path: Path) -> list[str]:
+    """
+    Raises CheckpointError. No tensor is read but an output matrix, to be compared with the
+    embedding.
+    """
+    fields = describe(load(path))
+    width = max(map(len, fields))
+    return [f"{name.ljust(width)}  {value}" for name, value in fields.items()]
+
+
+def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
+    config, special, tie = checkpoint.config, checkpoint.special, checkpoint.tie
+    sizes = parameters(checkpoint)
+    # Keys and values, for each layer; sliding layers keep as many, in pages.
+    kept = 2 * config.num_layers * config.num_kv_heads * config.head_dim
+    how = {
+        "absent": "the file has no output matrix",
+        "equal": "the output matrix equals it bit for bit, and is dropped",
+    }
+    found = {
+        "name": checkpoint.name,
+        "family": config.family,
+        "files": ", ".join(file.name for file in checkpoint.files),
+        "sha256": checkpoint.sha256,
+        "parameters": f"{sizes:,}",
+        "layers": f"{config.num_layers} ({config.layer_types.count('sliding')} sliding)",
+        "hidden size": f"{config.hidden_size} (MLP {config.intermediate_size})",
+        "heads": f"{config.num_heads} of {config.head_dim}, {config.num_kv_heads} key-value",
+        "context": f"{config.max_position_embeddings:,} tokens",
+        "vocabulary": f"{config.vocab_size:,} tokens",
+        "stored as": ", ".join(f"{kind} x {n}" for kind, n in checkpoint.stored_types.items()),
+        "tie": f"{tie.embedding}: {how[tie.reason]}",
+        "tied matrix": f"{_bytes(tie.num_bytes_stored)} stored",
+        "begins with": _token(checkpoint, special.bos_id) if special.adds_bos else "nothing",
+        "ends at": ", ".join(_token(checkpoint, id_) for id_ in special.stop_ids) or "never",
+        "chat template": "yes" if checkpoint.chat_template else "no",
+    }
+    table = config.vocab_size * config.hidden_size
+    for precision, width in PRECISIONS.items():
+        found[f"memory in {precision}"] = (
+            f"{_bytes(sizes * width)} ({_bytes(table * width)} of it the tied matrix),"
+            f" and {_bytes(kept * width)} a cached token"
+        )
+    return found
+
+
+def parameters(checkpoint: Checkpoint) -> int:
+    """The tied matrix counts once."""
+    family = next(f for f in FAMILIES if f.name == checkpoint.config.family)
+    return sum(math.prod(shape) for shape in family.shapes(checkpoint.config).values())
+
+
+def _token(checkpoint: Checkpoint, id_: int | None) -> str:
+    text = None if id_ is None else checkpoint.tokenizer.id_to_token(id_)
+    return f"{id_} {text!r}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
