@@ -1,5 +1,6 @@
 """
-Every error a client can be shown. server/api turns them into JSON; nothing below names a status code twice.
+Every error a client can be shown. server/api turns them into JSON; nothing below names a status
+code twice.
 
 * ServeError                    500 server_error           internal_error
   x BadRequest                  400 invalid_request_error  invalid_value
@@ -14,12 +15,14 @@ Every error a client can be shown. server/api turns them into JSON; nothing belo
     - NotFound                  404                        not_found
     - ModelNotFound             404                        model_not_found
     - MethodNotAllowed          405                        method_not_allowed
+    - ReadTimeout               408                        read_timeout
     - BodyTooLarge              413                        body_too_large
     - UnsupportedMediaType      415                        unsupported_media_type
     - HostNotAllowed            421                        host_not_allowed
     - HeadersTooLarge           431                        headers_too_large
   x Unauthorized                401 authentication_error   invalid_api_key
   x QueueFull                   429 overloaded_error       queue_full, with Retry-After
+    - RequestTimeout            429                        accepted, but not finished in time
   x Unavailable                 503 server_error           with Retry-After
     - Loading                   503                        loading
     - ShuttingDown              503                        shutting_down
@@ -29,7 +32,10 @@ from __future__ import annotations
 
 
 class ServeError(Exception):
-    """`message` is for the client: it names the value and the limit, never a path, an address or a traceback."""
+    """
+    `message` is for the client: it names the value and the limit, never a path, an address or a
+    traceback.
+    """
 
     status, type, code = 500, "server_error", "internal_error"
     retry_after: int | None = None  # seconds
@@ -87,6 +93,10 @@ class MethodNotAllowed(BadRequest):
     status, code = 405, "method_not_allowed"
 
 
+class ReadTimeout(BadRequest):
+    status, code = 408, "read_timeout"
+
+
 class BodyTooLarge(BadRequest):
     status, code = 413, "body_too_large"
 
@@ -109,6 +119,12 @@ class Unauthorized(ServeError):
 
 class QueueFull(ServeError):
     status, type, code, retry_after = 429, "overloaded_error", "queue_full", 1
+
+
+class RequestTimeout(QueueFull):
+    """
+    Too much work for the time: like a full queue to its client, who may come back with it later.
+    """
 
 
 class Unavailable(ServeError):

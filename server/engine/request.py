@@ -1,13 +1,13 @@
 """
 What the api hands to the engine, and what comes back. Token ids only: no text, no HTTP.
 
-An HTTP call with several prompts or n > 1 is several Requests submitted together; they share a prompt's pages through
-the prefix cache.
+An HTTP call with several prompts or n > 1 is several Requests submitted together; they share a
+prompt's pages through the prefix cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from model.step import Ask, Report, Sampled, Sampling, Score
@@ -16,15 +16,15 @@ from server.errors import ServeError
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sequence to run. The api has checked every bound: len(prompt) + max_tokens fits the context."""
+    """One sequence to run. The api has checked that len(prompt) + max_tokens fits the context."""
 
     id: str  # unique among those alive
     prompt: tuple[int, ...]  # at least one token
     max_tokens: int  # 0: run the prompt only, for its scores
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     ask: Ask | None = None  # of every distribution drawn from
     prompt_ask: Ask | None = None  # not None: score every prompt token after the first
-    stop_ids: frozenset[int] = frozenset()  # drawing one ends the request; it is then the last token
+    stop_ids: frozenset[int] = frozenset()  # drawing one, as its last token, ends the request
     min_tokens: int = 0  # until so many are drawn, stop_ids cannot be
     cache_salt: str = ""  # prefix pages are shared between equal salts only
     timeout: float | None = None  # seconds from submit; then the ending is "failed"
@@ -50,12 +50,22 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one step did for one request. Exactly one Update of a request has an ending: its last."""
+    """What one step did for one request. Exactly one of a request has an ending: its last."""
 
-    drawn: tuple[Sampled, ...] = ()  # one a token, in order; each has `drawn`, and `report` where asked
-    scored: tuple[Score, ...] = ()  # the next prompt tokens' scores, in order, from the second token on
+    drawn: tuple[Sampled, ...] = ()  # tokens in order: each has `drawn`, `report` where asked
+    scored: tuple[Score, ...] = ()  # of the next prompt tokens, in order, from the second on
     scored_reports: tuple[Report, ...] = ()  # beside `scored`, where prompt_ask asks for more
     ending: Ending | None = None
 
 
-__all__ = ["Ask", "Ending", "Report", "Request", "Sampled", "Sampling", "Score", "Timings", "Update"]
+__all__ = [
+    "Ask",
+    "Ending",
+    "Report",
+    "Request",
+    "Sampled",
+    "Sampling",
+    "Score",
+    "Timings",
+    "Update",
+]

@@ -1,0 +1,96 @@
+"""One request on its way: its tokens, how many are cached, in which pages. No policy, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from model.step import Ask, Report, Row, Score
+from server.engine.pages import page_digest, salt_digest
+from server.engine.request import Request
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    ticket: int  # order of arrival: the lower, the older
+    request: Request
+    page_size: int
+    tokens: list[int] = field(init=False)  # prompt and output
+    output: list[int] = field(default_factory=list)
+    banned: tuple[int, ...] = field(init=False)
+    pages: list[int] = field(default_factory=list)  # the scheduler's; room for all of `tokens`
+    num_cached: int = 0  # tokens whose keys and values are in `pages`
+    num_reused: int | None = (
+        None  # prompt tokens found in the prefix cache; None before the first admission
+    )
+    is_long: bool = False  # more to run than one step takes: its chunks are paced
+    num_scored: int = 0  # prompt tokens, from the second on, whose scores are known
+    unsent_scores: list[Score] = field(default_factory=list)  # they leave with the next row's
+    unsent_reports: list[Report] = field(default_factory=list)
+    _digests: list[bytes] = field(init=False)  # of the salt, then of each full page asked for
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.request.prompt)
+        self.banned = tuple(sorted(self.request.stop_ids))
+        self._digests = [salt_digest(self.request.cache_salt)]
+
+    @property
+    def num_left(self) -> int:
+        """Tokens known but not in the cache. 1 while decoding: the token drawn last."""
+        return len(self.tokens) - self.num_cached
+
+    @property
+    def num_reusable(self) -> int:
+        """Pages that may come from the cache: the last token always runs, for its distribution."""
+        return (len(self.tokens) - 1) // self.page_size
+
+    @property
+    def needs_page(self) -> bool:
+        return len(self.tokens) > len(self.pages) * self.page_size
+
+    def digest(self, page: int) -> bytes:
+        """Of the page-th page of this sequence, which must be full."""
+        while len(self._digests) <= page + 1:
+            start = (len(self._digests) - 1) * self.page_size
+            tokens = self.tokens[start : start + self.page_size]
+            assert len(tokens) == self.page_size
+            self._digests.append(page_digest(self._digests[-1], tokens))
+        return self._digests[page + 1]
+
+    def scores_wanted(self, page: int) -> Ask | None:
+        """What must be known of the page's targets before it may come from the cache."""
+        num_targets = min(self._num_targets, (page + 1) * self.page_size)
+        return self.request.prompt_ask if self.num_scored < num_targets else None
+
+    def token_after(self, page: int) -> int:
+        return self.tokens[(page + 1) * self.page_size]
+
+    def row(self, num_tokens: int) -> Row:
+        """The next `num_tokens`. `pages` and `output` are the job's own, valid for the step."""
+        request, start = self.request, self.num_cached
+        end = start + num_tokens
+        is_whole = end == len(self.tokens)
+        draws = is_whole and request.max_tokens > 0
+        targets = self._targets(start, end)
+        return Row(
+            tokens=self.tokens[start:end],
+            start=start,
+            pages=self.pages if is_whole else self.pages[: -(-end // self.page_size)],
+            sampling=request.sampling if draws else None,
+            ask=request.ask if draws else None,
+            prompt=request.prompt,
+            output=self.output,
+            banned=self.banned if draws and len(self.output) < request.min_tokens else (),
+            targets=targets,
+            targets_ask=request.prompt_ask if targets else None,
+        )
+
+    @property
+    def _num_targets(self) -> int:
+        return len(self.request.prompt) - 1 if self.request.prompt_ask is not None else 0
+
+    def _targets(self, start: int, end: int) -> Sequence[int]:
+        """None for a chunk that is scored already, which only a resumed job runs."""
+        if min(end, self._num_targets) <= self.num_scored:
+            return ()
+        return self.tokens[start + 1 : min(end, self._num_targets) + 1]

@@ -1,0 +1,66 @@
+"""What a job need not run: pages that are indexed, and pages that another job runs in this step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model.step import Ask
+from server.engine.job import Job
+from server.engine.kept_scores import covers, is_keepable
+from server.engine.pages import PagePool
+
+
+def find_prefix(pool: PagePool, job: Job) -> list[int]:
+    """The longest chain of indexed pages with the job's tokens, and the scores it wants of them."""
+    found: list[int] = []
+    while len(found) < job.num_reusable:
+        page = pool.find(job.digest(len(found)))
+        if page is None:
+            break
+        ask, scores = job.scores_wanted(len(found)), pool.scores(page)
+        if ask and not (scores and scores.serves(ask, job.token_after(len(found)))):
+            break
+        found.append(page)
+    return found
+
+
+def share_prefix(pool: PagePool, job: Job, found: Sequence[int]) -> None:
+    """The job begins behind these pages; scores it wants of them leave with its first row."""
+    for i, page in enumerate(found):
+        pool.share(page)
+        if ask := job.scores_wanted(i):
+            kept = pool.scores(page)
+            assert kept is not None
+            scores, reports = kept.unpack(ask)
+            num_known = job.num_scored - i * job.page_size  # a resumed job has sent these
+            job.unsent_scores += scores[num_known:]
+            job.unsent_reports += reports[num_known:]
+            job.num_scored = (i + 1) * job.page_size
+    job.pages, job.num_cached = list(found), len(found) * job.page_size
+
+
+class PagesInStep:
+    """The page that each prompt row of one step begins with. The next step has its own."""
+
+    def __init__(self) -> None:
+        self._run: set[bytes] = set()
+        self._scored: dict[tuple[bytes, int], Ask] = {}  # also by the token after: see kept_scores
+
+    def add(self, job: Job) -> None:
+        page = job.num_cached // job.page_size
+        if (page + 1) * job.page_size > len(job.tokens):
+            return
+        self._run.add(job.digest(page))
+        ask = job.scores_wanted(page)
+        if ask and is_keepable(ask) and page < job.num_reusable:
+            self._scored[job.digest(page), job.token_after(page)] = ask
+
+    def serves(self, job: Job, page: int) -> bool:
+        """Whether the job, whose next page to run this is, should wait until the step is over."""
+        if page >= job.num_reusable:
+            return False
+        ask = job.scores_wanted(page)
+        if ask is None:
+            return job.digest(page) in self._run
+        offered = self._scored.get((job.digest(page), job.token_after(page)))
+        return offered is not None and covers(offered, ask)

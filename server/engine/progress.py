@@ -1,0 +1,76 @@
+"""What a row brought back, written into its job: tokens, full pages, scores, whether it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from model.step import Report, Row, Sampled, Score
+from server.engine.job import Job
+from server.engine.kept_scores import is_keepable, pack
+from server.engine.pages import PagePool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a step did for one job. All empty: a prompt chunk, of which nothing is to be told."""
+
+    job: Job
+    drawn: Sampled | None = None
+    scored: tuple[Score, ...] = ()
+    scored_reports: tuple[Report, ...] = ()
+    reason: Literal["stop", "length"] | None = None  # None: it goes on
+    stop_id: int | None = None
+
+
+def check_answers(rows: Sequence[Row], sampled: Sequence[Sampled]) -> None:
+    """Before anything changes: a runner that breaks its word fails the step as one that raises."""
+    if len(sampled) != len(rows):
+        raise RuntimeError(f"{len(sampled)} answers to {len(rows)} rows")
+    for row, got in zip(rows, sampled, strict=True):
+        if (got.drawn is None) != (row.sampling is None):
+            raise RuntimeError("a row drew a token unasked, or drew none")
+        if not len(got.scored) == len(got.scored_reports) == len(row.targets):
+            raise RuntimeError(f"{len(got.scored)} scores for {len(row.targets)} targets")
+
+
+def advance(pool: PagePool, job: Job, row: Row, got: Sampled) -> Progress:
+    end = row.start + len(row.tokens)
+    for page in range(row.start // job.page_size, end // job.page_size):
+        pool.index(job.pages[page], job.digest(page))
+    job.num_cached = end
+    if row.targets:
+        _take_scores(pool, job, row, got)
+    scored, reports = tuple(job.unsent_scores), tuple(job.unsent_reports)
+    if scored:
+        job.unsent_scores, job.unsent_reports = [], []
+    if got.drawn is None:
+        is_over = job.num_left == 0  # max_tokens 0: the prompt was all
+        return Progress(job, None, scored, reports, "length" if is_over else None)
+    drawn = Sampled(got.drawn, got.report) if got.scored else got
+    reason, stop_id = _append(job, got.drawn.token)
+    return Progress(job, drawn, scored, reports, reason, stop_id)
+
+
+def _append(job: Job, token: int) -> tuple[Literal["stop", "length"] | None, int | None]:
+    job.tokens.append(token)
+    job.output.append(token)
+    if token in job.request.stop_ids:
+        return "stop", token
+    return ("length" if len(job.output) == job.request.max_tokens else None), None
+
+
+def _take_scores(pool: PagePool, job: Job, row: Row, got: Sampled) -> None:
+    num_known = job.num_scored - row.start  # a resumed job sends nothing twice
+    job.unsent_scores += got.scored[num_known:]
+    job.unsent_reports += got.scored_reports[num_known:]
+    end = row.start + len(row.targets)
+    job.num_scored = max(job.num_scored, end)
+    ask, size = row.targets_ask, job.page_size
+    if ask is None or not is_keepable(ask):
+        return
+    for page in range(-(-row.start // size), end // size):  # those with every target in this row
+        part = slice(page * size - row.start, (page + 1) * size - row.start)
+        kept = pack(ask, got.scored[part], got.scored_reports[part])
+        pool.keep_scores(job.digest(page), kept)

@@ -1,0 +1,139 @@
+"""
+A model without arithmetic, for everything that needs a runner and no tensors.
+
+PageModel keeps what real pages keep: which token was written where. It draws from a digest of the
+whole context *as the pages hold it*, so any slip of the accounting changes the output, and it
+checks every row against the pages first. `alone` says what a request must come to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from model.step import Ask, Report, Row, Sampled, Score
+from server.engine.request import Request
+
+EMPTY = -1
+
+
+class PageModel:
+    def __init__(
+        self,
+        num_pages: int = 64,
+        page_size: int = 4,
+        vocab_size: int = 50,
+        before_step: Callable[[Sequence[Row]], None] | None = None,
+    ) -> None:
+        """`before_step` may block, raise or look: it stands for what a step costs."""
+        self.num_pages, self.page_size, self.vocab_size = num_pages, page_size, vocab_size
+        self.before_step = before_step
+        self.pages = [[EMPTY] * page_size for _ in range(num_pages)]
+        self.num_steps = self.num_tokens_run = self.num_positions_scored = 0
+
+    def step(self, rows: Sequence[Row]) -> list[Sampled]:
+        if self.before_step:
+            self.before_step(rows)
+        self.num_steps += 1
+        assert rows, "an empty step"
+        for row in rows:
+            self._check_pages(row, rows)
+        for row in rows:
+            self._write(row)
+        return [self._answer(row) for row in rows]
+
+    def _check_pages(self, row: Row, rows: Sequence[Row]) -> None:
+        """What a row writes is in no other row's hands."""
+        assert row.tokens, "an empty row"
+        num_pages = math.ceil((row.start + len(row.tokens)) / self.page_size)
+        assert len(row.pages) == len(set(row.pages)) == num_pages
+        written = set(row.pages[row.start // self.page_size :])
+        for other in rows:
+            assert other is row or not written.intersection(other.pages)
+
+    def _write(self, row: Row) -> None:
+        known = [*row.prompt, *row.output]
+        assert self._context(row, row.start) == known[: row.start], "pages hold other tokens"
+        assert list(row.tokens) == known[row.start : row.start + len(row.tokens)]
+        for position, token in enumerate(row.tokens, start=row.start):
+            page = self.pages[row.pages[position // self.page_size]]
+            page[position % self.page_size] = token
+        self.num_tokens_run += len(row.tokens)
+        self.num_positions_scored += len(row.targets)
+
+    def _context(self, row: Row, length: int) -> list[int]:
+        size = self.page_size
+        return [self.pages[row.pages[i // size]][i % size] for i in range(length)]
+
+    def _answer(self, row: Row) -> Sampled:
+        context = self._context(row, row.start + len(row.tokens))
+        prefixes = [context[: row.start + i + 1] for i in range(len(row.targets))]
+        scored = tuple(map(score, prefixes, row.targets))
+        ask = row.targets_ask
+        reports = tuple(report(each, ask, self.vocab_size) for each in prefixes if ask)
+        if row.sampling is None:
+            assert row.ask is None
+            return Sampled(scored=scored, scored_reports=reports)
+        token = draw(context, row.sampling.seed, len(row.output), row.banned, self.vocab_size)
+        said = report(context, row.ask, self.vocab_size) if row.ask else None
+        return Sampled(score(context, token), said, scored, reports)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    drawn: tuple[Sampled, ...]
+    scored: tuple[Score, ...]
+    scored_reports: tuple[Report, ...]
+    reason: str
+    stop_id: int | None
+
+
+def alone(request: Request, vocab_size: int = 50) -> Outcome:
+    """The naive loop: no pages, no batch, no cache."""
+    prompt, drawn = request.prompt, []
+    targets = range(1, len(prompt)) if request.prompt_ask else ()
+    scored = tuple(score(prompt[:i], prompt[i]) for i in targets)
+    reports = tuple(report(prompt[:i], request.prompt_ask, vocab_size) for i in targets)
+    context = list(prompt)
+    while len(drawn) < request.max_tokens:
+        banned = request.stop_ids if len(drawn) < request.min_tokens else ()
+        token = draw(context, request.sampling.seed, len(drawn), banned, vocab_size)
+        said = report(context, request.ask, vocab_size) if request.ask else None
+        drawn.append(Sampled(score(context, token), said))
+        context.append(token)
+        if token in request.stop_ids:
+            return Outcome(tuple(drawn), scored, reports, "stop", token)
+    return Outcome(tuple(drawn), scored, reports, "length", None)
+
+
+def draw(
+    context: Sequence[int], seed: int, index: int, banned: Sequence[int], vocab_size: int
+) -> int:
+    """By these and nothing else, as a sampler draws."""
+    token = number(context, seed, index) % vocab_size
+    while token in banned:
+        token = (token + 1) % vocab_size
+    return token
+
+
+def report(context: Sequence[int], ask: Ask, vocab_size: int) -> Report:
+    return Report(
+        top=tuple(score(context, token) for token in range(min(ask.top, vocab_size))),
+        ids=tuple(score(context, token) for token in ask.ids),
+        entropy=number(context, 1) / 2**64 if ask.summary else None,
+        logsumexp=number(context, 2) / 2**60 if ask.summary else None,
+    )
+
+
+def score(context: Sequence[int], token: int) -> Score:
+    """Each field hangs on the whole context: a score of another position cannot pass for it."""
+    value = number(context, token)
+    return Score(token, -value / 2**60, 1 + value % 1000, value / 2**59)
+
+
+def number(context: Sequence[int], *more: int) -> int:
+    """64 bits of a digest."""
+    digest = blake2b(repr((*context, "|", *more)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
