@@ -1,0 +1,189 @@
+"""
+The one door for JSON that comes in: what kind of body, how large, how deep, and that it is what RFC
+8259 calls JSON.
+
+It refuses what Python's parser lets pass: NaN, Infinity, numbers beyond float64, keys said twice,
+lone surrogates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope
+
+from server.api.faults import shorten
+from server.errors import BadRequest, BodyTooLarge, InvalidJson, UnsupportedMediaType
+
+MAX_DEPTH = 64
+MAX_DIGITS = 40  # of one number's text; a 64-bit integer has 19, a float64 17
+BYTES_A_VALUE = 16  # a body may hold one value, container or key for so many of its allowed bytes
+SMALL = 32768  # bytes that are parsed at once, without a worker thread
+
+# A whole string, which counts as one, or one mark of structure.
+STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},:]', re.DOTALL)
+SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class JsonRoute(APIRoute):
+    """A route with a JSON body. It is refused while there is no model, before its body is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        handle = super().get_route_handler()
+        has_body = self.body_field is not None
+
+        async def handle_strictly(request: Request) -> Response:
+            service = request.app.state.service
+            service.require_model()
+            if not has_body:
+                return await handle(request)
+            limit = service.settings.max_body_bytes
+            raw = await read_body(request.scope, request.receive, limit)
+            return await handle(ParsedRequest(request, raw, await parse(raw, limit)))
+
+        return handle_strictly
+
+
+class ParsedRequest(Request):
+    def __init__(self, request: Request, raw: bytes, value: object) -> None:
+        super().__init__(request.scope, request.receive)
+        self._raw, self._value = raw, value
+
+    async def body(self) -> bytes:
+        return self._raw
+
+    async def json(self) -> object:
+        return self._value
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    headers = scope["headers"]
+    check_length(headers, limit)
+    check_media_type(headers)
+    parts, size, is_more = [], 0, True
+    while is_more:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise BodyTooLarge(f"the body is larger than {limit} bytes, the most allowed")
+        parts.append(part)
+        is_more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def check_length(headers: Iterable[tuple[bytes, bytes]], limit: int) -> None:
+    for name, value in headers:
+        if name == b"content-length" and int(value) > limit:
+            raise BodyTooLarge(f"the body is {int(value)} bytes; at most {limit} are allowed")
+
+
+def check_media_type(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    types = []
+    for name, value in headers:
+        text = value.decode("latin-1").strip()
+        if name == b"content-encoding" and text.lower() not in ("", "identity"):
+            raise UnsupportedMediaType(
+                f"Content-Encoding {shorten(text, 40)!r} is not supported: send the body as it is"
+            )
+        if name == b"content-type":
+            types.append(text)
+    if len(types) != 1 or not is_json(types[0]):
+        sent = ", ".join(shorten(text, 80) for text in types) or "missing"
+        raise UnsupportedMediaType(f"Content-Type must be application/json in UTF-8; it is {sent}")
+
+
+def is_json(content_type: str) -> bool:
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset")]
+    return kind == "application/json" and all(c in ("utf-8", "utf8") for c in charsets)
+
+
+async def parse(raw: bytes, limit: int) -> object:
+    max_values = limit // BYTES_A_VALUE
+    if len(raw) <= SMALL:
+        return parse_json(raw, max_values)
+    return await asyncio.to_thread(parse_json, raw, max_values)
+
+
+def parse_json(raw: bytes, max_values: int) -> object:
+    """Any JSON value; InvalidJson for all that is not, or that is too deep or too many."""
+    check_structure(raw, max_values)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidJson(f"the body is not UTF-8: byte {error.start} cannot follow") from None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=unique_keys,
+            parse_int=parse_integer,
+            parse_float=parse_number,
+            parse_constant=refuse_constant,
+        )
+    except json.JSONDecodeError as error:
+        raise InvalidJson(f"the body is not JSON: {error.msg} at character {error.pos}") from None
+    if SURROGATE_ESCAPE.search(raw):
+        refuse_surrogates(value)
+    return value
+
+
+def check_structure(raw: bytes, max_values: int) -> None:
+    """Depth and number of values, by what stands outside strings: before anything is built."""
+    depth = num_values = 0
+    for found in STRUCTURE.finditer(raw):
+        mark = found[0]
+        if mark in b"]}":
+            depth -= 1
+            continue
+        num_values += 1
+        if mark in b"[{":
+            depth += 1
+        if depth > MAX_DEPTH:
+            raise InvalidJson(f"the body is nested deeper than the {MAX_DEPTH} that are allowed")
+        if num_values > max_values:
+            raise InvalidJson(f"the body holds more than the {max_values} values that are allowed")
+
+
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InvalidJson(f"the key {shorten(twice)!r} is given twice")
+    return found
+
+
+def parse_integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise InvalidJson(f"an integer has {len(text)} digits; at most {MAX_DIGITS} are allowed")
+    return int(text)
+
+
+def parse_number(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise InvalidJson(f"the number {shorten(text, 40)} is beyond what a float64 can hold")
+    return number
+
+
+def refuse_constant(name: str) -> None:
+    raise InvalidJson(f"{name} is not JSON")
+
+
+def refuse_surrogates(value: object) -> None:
+    if isinstance(value, str) and SURROGATE.search(value):
+        raise BadRequest("a string holds a lone surrogate, which is no character")
+    if isinstance(value, list):
+        for item in value:
+            refuse_surrogates(item)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            refuse_surrogates(key)
+            refuse_surrogates(item)

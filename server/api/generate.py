@@ -1,0 +1,217 @@
+"""
+POST /generate: from its body to a plan, and from what is generated to its answer or its events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from model.step import Ask, Sampling
+from server.api.generation import Delta, Drawn, Generation, Plan
+from server.api.prompts import check_context, check_ids
+from server.api.schemas.native import GenerateBody
+from server.api.service import ServedModel
+from server.api.tokens import Json, alternatives, computed, timings, token, usage
+from server.errors import BadRequest
+from server.settings import Settings
+
+Ids = tuple[int, ...]
+
+
+def plan_generation(
+    body: GenerateBody,
+    prompts: Sequence[Ids],
+    model: ServedModel,
+    settings: Settings,
+    call_id: str,
+    cache_salt: str,
+) -> Plan:
+    check_counts(body, len(prompts), settings)
+    check_token_fields(body, model.vocab_size)
+    plan = Plan(
+        id=call_id,
+        prompts=prompts,
+        max_tokens=[tokens_left(body, prompt, model.context_length) for prompt in prompts],
+        sampling=sampling_of(body),
+        seed=body.seed,
+        n=body.n,
+        ask=ask_of(body),
+        prompt_ask=None if body.prompt_logprobs is None else Ask(top=body.prompt_logprobs),
+        stops=body.stop,
+        is_stop_included=body.include_stop,
+        stop_token_ids=frozenset(body.stop_token_ids),
+        end_ids=frozenset() if body.ignore_eos else frozenset(model.special.stops),
+        min_tokens=body.min_tokens,
+        cache_salt=cache_salt,
+        timeout=settings.request_timeout,
+    )
+    check_reports(body, plan, model, settings)
+    return plan
+
+
+def check_counts(body: GenerateBody, num_prompts: int, settings: Settings) -> None:
+    if body.n > settings.max_n:
+        raise BadRequest(f"n is {body.n}; at most {settings.max_n} is allowed", "n")
+    if num_prompts * body.n > settings.max_queue:
+        raise BadRequest(
+            f"{num_prompts} prompts x n={body.n} are {num_prompts * body.n} sequences; at most "
+            f"{settings.max_queue} are allowed in one call",
+            "n",
+        )
+
+
+def check_token_fields(body: GenerateBody, vocab_size: int) -> None:
+    check_ids(body.stop_token_ids, vocab_size, "stop_token_ids")
+    check_ids([bias[0] for bias in body.logit_bias], vocab_size, "logit_bias")
+    if body.allowed_token_ids is not None:
+        check_ids(body.allowed_token_ids, vocab_size, "allowed_token_ids")
+        if not body.allowed_token_ids:
+            raise BadRequest(
+                "allowed_token_ids is empty: at least one token must be allowed",
+                "allowed_token_ids",
+            )
+    if body.top_k > vocab_size:
+        raise BadRequest(f"top_k is {body.top_k}; the vocabulary has {vocab_size} tokens", "top_k")
+
+
+def tokens_left(body: GenerateBody, prompt: Ids, context_length: int) -> int:
+    """max_tokens: refused where it was asked for and cannot be had, else cut to what is left."""
+    if "max_tokens" in body.model_fields_set:
+        check_context(len(prompt), body.max_tokens, context_length, "prompt")
+    left = min(body.max_tokens, context_length - len(prompt))
+    if body.min_tokens > left:
+        raise BadRequest(
+            f"min_tokens is {body.min_tokens}, more than the {left} that may be generated",
+            "min_tokens",
+        )
+    return left
+
+
+def sampling_of(body: GenerateBody) -> Sampling:
+    allowed = body.allowed_token_ids
+    return Sampling(
+        allowed_ids=None if allowed is None else tuple(sorted(set(allowed))),
+        logit_bias=body.logit_bias,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        temperature=body.temperature,
+        top_k=body.top_k,
+        top_p=body.top_p,
+        min_p=body.min_p,
+    )
+
+
+def ask_of(body: GenerateBody) -> Ask | None:
+    if body.logprobs is None:
+        return None
+    return Ask(top=body.logprobs, is_processed=body.logprobs_mode == "processed")
+
+
+def check_reports(body: GenerateBody, plan: Plan, model: ServedModel, settings: Settings) -> None:
+    """
+    An answer's log-probabilities are kept in memory until it is sent: their number is bounded
+    first.
+    """
+    most = model.vocab_size if settings.max_logprobs == -1 else settings.max_logprobs
+    for name in ("logprobs", "prompt_logprobs"):
+        value = getattr(body, name)
+        if value is not None and value > most:
+            raise BadRequest(f"{name} is {value}; at most {most} is allowed", name)
+    if (reports := num_reports(body, plan)) > settings.max_reports:
+        raise BadRequest(
+            f"this asks for up to {reports} log-probabilities (tokens x (alternatives + 1)); at "
+            f"most {settings.max_reports} are allowed in one call",
+            "logprobs" if body.logprobs is not None else "prompt_logprobs",
+        )
+
+
+def num_reports(body: GenerateBody, plan: Plan) -> int:
+    generated = 0 if body.logprobs is None else plan.n * sum(plan.max_tokens) * (body.logprobs + 1)
+    if body.prompt_logprobs is None:
+        return generated
+    return generated + sum(map(len, plan.prompts)) * (body.prompt_logprobs + 1)
+
+
+class GenerationAnswer:
+    """
+    The JSON of one call. The events of a stream are made of the same parts as the whole answer.
+    """
+
+    def __init__(self, body: GenerateBody, plan: Plan, model: ServedModel) -> None:
+        self.body, self.plan, self.model = body, plan, model
+        self.generation = Generation(plan, model.tokenizer)
+        self.head: Json = {
+            "id": plan.id,
+            "object": "generation",
+            "created": int(time.time()),
+            "model": model.name,
+        }
+
+    async def whole(self) -> Json:
+        choices = [self._choice(Delta(i, "", ())) for i in range(len(self.plan.requests()))]
+        async with aclosing(self.generation.deltas(self.model.engine)) as deltas:
+            async for delta in deltas:
+                extend(choices[delta.index], self._choice(delta))
+        return {**self.head, "choices": choices, **self._tail()}
+
+    async def events(self) -> AsyncGenerator[Json, None]:
+        async with aclosing(self.generation.deltas(self.model.engine)) as deltas:
+            async for delta in deltas:
+                yield {**self.head, "choices": [self._choice(delta)]}
+        yield {**self.head, "choices": [], **self._tail()}
+
+    def _choice(self, delta: Delta) -> Json:
+        choice: Json = {
+            "index": delta.index,
+            "text": delta.text,
+            "token_ids": [drawn.score.token for drawn in delta.drawn],
+            "finish_reason": delta.finish_reason,
+            "stop_reason": delta.stop_reason,
+        }
+        if self.body.logprobs is not None:
+            choice["tokens"] = [self._token(drawn) for drawn in delta.drawn]
+        return choice
+
+    def _token(self, drawn: Drawn) -> Json:
+        tokenizer = self.model.tokenizer
+        top = drawn.report.top if drawn.report else ()
+        return {
+            **token(tokenizer, drawn.score.token, drawn.score.logprob),
+            "offset": drawn.offset,
+            "top": alternatives(tokenizer, top),
+        }
+
+    def _tail(self) -> Json:
+        """What is known at the end alone."""
+        run = self.generation
+        tail: Json = {
+            "usage": usage(run.num_prompt_tokens, run.num_drawn, run.num_cached),
+            "timings": timings(list(run.endings.values()), run.num_drawn),
+            "computed": computed(self.model, self.body.logprobs_mode, run.num_cached),
+        }
+        if self.body.prompt_logprobs is not None:
+            tail["prompts"] = [self._prompt(p, ids) for p, ids in enumerate(self.plan.prompts)]
+        return tail
+
+    def _prompt(self, p: int, ids: Ids) -> Json:
+        """Nothing precedes a prompt's first token: it has no log-probability."""
+        tokenizer = self.model.tokenizer
+        scored = self.generation.scored.get(p * self.plan.n, [])
+        first = token(tokenizer, ids[0], None) | {"top": []}
+        rest = [
+            token(tokenizer, score.token, score.logprob)
+            | {"top": alternatives(tokenizer, report.top if report else ())}
+            for score, report in scored
+        ]
+        return {"token_ids": list(ids), "tokens": [first, *rest]}
+
+
+def extend(choice: Json, new: Json) -> None:
+    """Adds what is new: the stream's events, put together, are the whole answer."""
+    for name in ("text", "token_ids", "tokens"):
+        if name in new:
+            choice[name] += new[name]
+    choice["finish_reason"], choice["stop_reason"] = new["finish_reason"], new["stop_reason"]

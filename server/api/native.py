@@ -1,0 +1,193 @@
+"""
+The native routes. Each reads a checked body, runs it by the engine and answers in the documented
+form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.api import probabilities
+from server.api.body import JsonRoute
+from server.api.encode import LARGE, dumps, encode_bytes
+from server.api.generate import GenerationAnswer, num_reports, plan_generation
+from server.api.prompts import check_bytes, check_ids, resolve_prompts
+from server.api.responses import MODEL_ERRORS
+from server.api.schemas import answers
+from server.api.schemas.native import (
+    DetokenizeBody,
+    GenerateBody,
+    ProbabilitiesBody,
+    TokenizeBody,
+)
+from server.api.service import CurrentModel, CurrentService, ServedModel
+from server.api.sse import EventStream
+from server.api.tokens import Json
+
+router = APIRouter(route_class=JsonRoute, redirect_slashes=False)
+
+NPY = "application/x-npy"
+
+
+@router.post(
+    "/generate",
+    responses={
+        200: {"model": answers.Generation, "content": {"text/event-stream": {}}},
+        **MODEL_ERRORS,
+    },
+)
+async def generate(
+    request: Request, body: GenerateBody, service: CurrentService, model: CurrentModel
+) -> Response:
+    """Continue prompts: one answer, or with `stream` one event a step."""
+    prompts = await resolve_prompts(
+        service, model, body.prompt, body.add_special_tokens, body.parse_special
+    )
+    call_id = f"gen-{uuid.uuid4().hex}"
+    salt = cache_salt(request, service.settings.prefix_cache, call_id)
+    plan = plan_generation(body, prompts, model, service.settings, call_id, salt)
+    answer = GenerationAnswer(body, plan, model)
+    if body.stream:
+        return EventStream(answer.events())
+    return await json_answer(await answer.whole(), num_reports(body, plan))
+
+
+@router.post(
+    "/next-token-probabilities",
+    responses={
+        200: {
+            "model": answers.NextTokenProbabilities,
+            "content": {NPY: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **MODEL_ERRORS,
+    },
+)
+async def next_token_probabilities(
+    request: Request, body: ProbabilitiesBody, service: CurrentService, model: CurrentModel
+) -> Response:
+    """
+    What the model expects next, after each prompt: the most likely tokens, chosen ones, or all.
+    """
+    is_npy = NPY in request.headers.get("accept", "")
+    is_full = is_npy or body.full is not False
+    prompts = await resolve_prompts(
+        service, model, body.prompt, body.add_special_tokens, body.parse_special
+    )
+    probabilities.check_sizes(body, len(prompts), is_full, model, service.settings)
+    ids = body.ids + await probabilities.single_tokens(body, service, model)
+    call_id = f"ntp-{uuid.uuid4().hex}"
+    reports, endings = await probabilities.run(
+        prompts,
+        *probabilities.ask_of(body, ids, is_full),
+        model=model,
+        call_id=call_id,
+        cache_salt=cache_salt(request, service.settings.prefix_cache, call_id),
+        timeout=service.settings.request_timeout,
+    )
+    if is_npy:
+        return Parts(await asyncio.to_thread(probabilities.npy_parts, reports), NPY)
+    size = len(prompts) * (body.top_k + len(ids) + (model.vocab_size if is_full else 0))
+    parts = (body, prompts, reports, endings, model, call_id)
+    if size <= LARGE // 16:
+        return await json_answer(probabilities.answer(*parts), 0)
+    return await json_answer(await asyncio.to_thread(probabilities.answer, *parts), size)
+
+
+@router.post("/tokenize", responses={200: {"model": answers.Tokenized}, **MODEL_ERRORS})
+async def tokenize(body: TokenizeBody, service: CurrentService, model: CurrentModel) -> Response:
+    """The tokens of a text, and the characters that each has bytes of."""
+    check_bytes(body.prompt, model, "prompt")
+    found = await service.tokenize(tokenized, body, model)
+    return await json_answer(found, found["count"])
+
+
+def tokenized(body: TokenizeBody, model: ServedModel) -> Json:
+    tokenizer = model.tokenizer
+    pieces = tokenizer.pieces(body.prompt, body.add_special_tokens, body.parse_special)
+    return {
+        "tokens": [piece.token for piece in pieces],
+        "count": len(pieces),
+        "pieces": [
+            {
+                "id": piece.token,
+                "text": tokenizer.token_text(piece.token),
+                "bytes": list(tokenizer.token_bytes(piece.token)),
+                "start": piece.start,
+                "end": piece.end,
+            }
+            for piece in pieces
+        ],
+        "max_model_len": model.context_length,
+    }
+
+
+@router.post("/detokenize", responses={200: {"model": answers.Detokenized}, **MODEL_ERRORS})
+async def detokenize(
+    body: DetokenizeBody, service: CurrentService, model: CurrentModel
+) -> Response:
+    """The text of tokens, special ones spelled out."""
+    check_ids(body.tokens, model.vocab_size, "tokens")
+    text = await service.tokenize(model.tokenizer.decode, list(body.tokens))
+    return await json_answer({"prompt": text}, 0)
+
+
+@router.get("/tokenizer_info", responses={200: {"model": answers.TokenizerInfo}, **MODEL_ERRORS})
+async def tokenizer_info(model: CurrentModel) -> Response:
+    """The special tokens and the chat template."""
+    special = model.special
+    named = {"bos": special.bos, "eos": special.eos, "pad": special.pad, "unk": special.unk}
+    found: Json = {}
+    for name, token in named.items():
+        found[f"{name}_token"] = None if token is None else model.tokenizer.token_text(token)
+        found[f"{name}_token_id"] = token
+    found |= {
+        "stop_token_ids": list(special.stops),
+        "adds_bos": special.adds_bos,
+        "vocab_size": model.vocab_size,
+        "chat_template": model.chat_template,
+    }
+    return await json_answer(found, 0)
+
+
+async def json_answer(answer: Json, num_items: int) -> Response:
+    """`num_items` tokens or numbers: a large answer is encoded off the event loop."""
+    if num_items <= LARGE // 16:
+        return Response(dumps(answer), media_type="application/json")
+    return Parts(await asyncio.to_thread(encode_bytes, answer), "application/json")
+
+
+class Parts(Response):
+    """A body that is never joined: it may be many megabytes."""
+
+    def __init__(self, parts: Sequence[bytes], media_type: str) -> None:
+        size = sum(map(len, parts))
+        super().__init__(headers={"content-length": str(size)}, media_type=media_type)
+        self.parts = parts
+
+    async def __call__(
+        self,
+        scope: Scope,  # noqa: ARG002  ASGI's own signature
+        receive: Receive,  # noqa: ARG002
+        send: Send,
+    ) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for part in self.parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def cache_salt(request: Request, mode: str, call_id: str) -> str:
+    """Requests of one salt share computed prefixes; a key itself is not kept in the cache."""
+    if mode == "shared":
+        return ""
+    if mode == "off":
+        return call_id
+    key: bytes = getattr(request.state, "api_key", b"")
+    return hashlib.blake2b(key, digest_size=16).hexdigest() if key else ""

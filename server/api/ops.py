@@ -1,0 +1,111 @@
+"""
+For whoever runs the server: is it alive, is it ready, what does it serve, within which limits.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from importlib.resources import files
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from server.api.encode import dumps
+from server.api.responses import MODEL_ERRORS, PLAIN_ERRORS, errors
+from server.api.schemas import answers
+from server.api.service import CurrentModel, CurrentService
+
+router = APIRouter(redirect_slashes=False)
+
+NAME = "tiedlm"
+VERSION = version(NAME)
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+# The page runs its own script and talks to its own server: nothing else may be loaded by it.
+PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'"
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    return Response(dumps(value), status, media_type="application/json")
+
+
+@router.get("/health", responses={200: {"model": answers.Status}, **PLAIN_ERRORS})
+async def health() -> Response:
+    """200 while the process lives."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/ready", responses={200: {"model": answers.Status}, **PLAIN_ERRORS, **errors(503)})
+async def ready(service: CurrentService) -> Response:
+    """200 when requests are taken; 503 while loading and while shutting down."""
+    service.require_model()
+    return json_response({"status": "ready"})
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **PLAIN_ERRORS},
+)
+async def metrics(service: CurrentService) -> Response:
+    """Prometheus text."""
+    return Response(service.metrics.render(), media_type=PROMETHEUS)
+
+
+@router.get("/version", responses={200: {"model": answers.Version}, **PLAIN_ERRORS})
+async def show_version() -> Response:
+    return json_response({"name": NAME, "version": VERSION})
+
+
+@router.get("/props", responses={200: {"model": answers.Props}, **MODEL_ERRORS})
+async def props(service: CurrentService, model: CurrentModel) -> Response:
+    """The model that is served and every limit of this API, by its flag's name."""
+    tie = {
+        "tied": True,
+        "embedding_bytes": model.embedding_bytes,
+        "shares_storage": model.shares_storage,
+    }
+    return json_response(
+        {
+            "model": model.name,
+            "family": model.family,
+            "parameters": model.num_parameters,
+            "vocab_size": model.vocab_size,
+            "context_length": model.context_length,
+            "precision": model.precision,
+            "model_sha256": model.sha256,
+            "tie": tie,
+            "limits": service.limits(model),
+        }
+    )
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    return json_response(request.app.openapi())
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    return static("docs.html", "text/html; charset=utf-8")
+
+
+@router.get("/docs.js", include_in_schema=False)
+async def docs_script() -> Response:
+    return static("docs.js", "text/javascript; charset=utf-8")
+
+
+@router.get("/docs.css", include_in_schema=False)
+async def docs_style() -> Response:
+    return static("docs.css", "text/css; charset=utf-8")
+
+
+def static(name: str, media_type: str) -> Response:
+    body = (files("server.api") / "static" / name).read_bytes()
+    return Response(body, 200, {"content-security-policy": PAGE_POLICY}, media_type)
+
+
+@router.get("/", include_in_schema=False)
+async def root(request: Request) -> Response:
+    """What there is, for whoever opens the server's address."""
+    routes = sorted(request.app.openapi()["paths"])
+    return json_response({"name": NAME, "version": VERSION, "docs": "/docs", "routes": routes})

@@ -1,0 +1,106 @@
+"""What the routes share: the settings, the metrics, and the model once it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Annotated, ParamSpec, TypeVar
+
+from fastapi import Depends, Request
+
+from server.engine.engine import Engine
+from server.errors import Loading, ShuttingDown
+from server.metrics import Metrics
+from server.settings import LIMITS, Settings
+from server.text.tokenizer import TextTokenizer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """None where the model has no such token."""
+
+    bos: int | None
+    eos: int | None
+    pad: int | None
+    unk: int | None
+    stops: tuple[int, ...]  # every id that ends a generation
+    adds_bos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    name: str
+    family: str
+    num_parameters: int
+    vocab_size: int
+    context_length: int  # the smallest of the model's, --max-context and the KV cache
+    precision: str
+    sha256: str
+    embedding_bytes: int
+    shares_storage: bool  # measured, not assumed
+    kv_cache_tokens: int
+    kv_cache_memory: int  # bytes
+    special: SpecialIds
+    chat_template: str | None
+    tokenizer: TextTokenizer
+    engine: Engine
+
+
+@dataclass(slots=True)
+class Service:
+    settings: Settings
+    metrics: Metrics
+    model: ServedModel | None = None  # None: still loading
+    is_draining: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+    # One thread: tokenising is bounded in bytes, not in time, and must not take more than one core.
+    tokenizing: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "tokenize")
+    )
+
+    def require_model(self) -> ServedModel:
+        if self.is_draining:
+            raise ShuttingDown("the server is shutting down; it takes no new work")
+        if self.model is None:
+            raise Loading("the model is still being loaded")
+        return self.model
+
+    def begin_drain(self) -> None:
+        self.is_draining = True
+        if self.model is not None:
+            self.model.engine.begin_drain()
+
+    async def tokenize(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `work` in the tokenising thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.tokenizing, lambda: work(*args, **kwargs))
+
+    def limits(self, model: ServedModel) -> dict[str, object]:
+        """Every limit with its value; what a flag left open, as it was settled for this model."""
+        limits = {name: getattr(self.settings, name) for name in LIMITS}
+        settled = ("kv_cache_tokens", "kv_cache_memory")
+        return (
+            limits
+            | {name: getattr(model, name) for name in settled}
+            | {"max_context": model.context_length}
+        )
+
+
+def current_service(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def current_model(request: Request) -> ServedModel:
+    return current_service(request).require_model()
+
+
+CurrentService = Annotated[Service, Depends(current_service)]
+CurrentModel = Annotated[ServedModel, Depends(current_model)]

@@ -1,0 +1,176 @@
+"""
+From a name to a model that can be served: the heavy imports, and the one place that knows all three
+folders.
+
+It is imported by the thread that loads, so that the port answers before torch is there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from model.kv_pool import PAGE_SIZE, num_bytes_per_token
+from model.runner import Runner, build_runner
+from model.step import Row, Sampling
+from server.api.service import ServedModel, SpecialIds
+from server.engine.engine import Engine
+from server.lifecycle import CannotLoad
+from server.metrics import Metrics
+from server.settings import Settings
+from server.text.detokenize import Detokenizer
+from server.text.tokenizer import TextTokenizer
+from weights.catalog import resolve
+from weights.checkpoint import Checkpoint, CheckpointError
+from weights.inspect import parameters
+from weights.load import load
+
+KV_SHARE = 0.25  # of the available memory, for the KV cache, unless a flag says otherwise
+
+
+def load_model(settings: Settings, metrics: Metrics) -> ServedModel:
+    """Raises CannotLoad."""
+    try:
+        checkpoint = load(resolve(settings.model))
+        return serve_checkpoint(checkpoint, settings, metrics)
+    except CheckpointError as error:
+        raise CannotLoad(str(error)) from None
+    except MemoryError:
+        raise CannotLoad(f"there is not enough memory for {settings.model}") from None
+
+
+def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metrics) -> ServedModel:
+    precision = "float32" if settings.precision == "auto" else settings.precision
+    config = checkpoint.config
+    num_pages = choose_num_pages(settings, checkpoint)
+    runner = build_runner(
+        checkpoint, precision=precision, num_pages=num_pages, threads=settings.threads
+    )
+    kv_tokens = num_pages * PAGE_SIZE
+    tokenizer = TextTokenizer(checkpoint.tokenizer, config.vocab_size)
+    tokenizer.max_token_bytes  # noqa: B018  computed now, not within a request
+    special = checkpoint.special
+    return ServedModel(
+        name=settings.model_name or checkpoint.name,
+        family=config.family,
+        num_parameters=parameters(checkpoint),
+        vocab_size=config.vocab_size,
+        context_length=min(context_length(settings, checkpoint), kv_tokens),
+        precision=precision,
+        sha256=checkpoint.sha256,
+        embedding_bytes=runner.transformer.embedding.num_bytes,
+        shares_storage=True,  # TiedEmbedding looks up and projects with its one table
+        kv_cache_tokens=kv_tokens,
+        kv_cache_memory=kv_tokens * num_bytes_per_token(config),
+        special=SpecialIds(
+            bos=special.bos_id,
+            eos=special.eos_id,
+            pad=special.pad_id,
+            unk=special.unk_id,
+            stops=special.stop_ids,
+            adds_bos=special.adds_bos,
+        ),
+        chat_template=checkpoint.chat_template,
+        tokenizer=tokenizer,
+        engine=Engine(
+            runner,
+            max_batch=settings.max_batch,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_queue=settings.max_queue,
+            metrics=metrics,
+        ),
+    )
+
+
+def context_length(settings: Settings, checkpoint: Checkpoint) -> int:
+    models = checkpoint.config.max_position_embeddings
+    if settings.max_context is not None and settings.max_context > models:
+        raise CannotLoad(
+            f"--max-context is {settings.max_context}; {checkpoint.name} was made for at most "
+            f"{models} tokens"
+        )
+    return settings.max_context or models
+
+
+def choose_num_pages(settings: Settings, checkpoint: Checkpoint) -> int:
+    """What a flag says; else whole contexts for a full batch, within a share of the memory."""
+    page_bytes = num_bytes_per_token(checkpoint.config) * PAGE_SIZE
+    if settings.kv_cache_tokens is not None:
+        return math.ceil(settings.kv_cache_tokens / PAGE_SIZE)
+    if settings.kv_cache_memory is not None:
+        num_pages = settings.kv_cache_memory // page_bytes
+        if num_pages == 0:
+            raise CannotLoad(
+                f"--kv-cache-memory is {settings.kv_cache_memory} bytes; one page of {PAGE_SIZE} "
+                f"tokens is {page_bytes}"
+            )
+        return num_pages
+    whole = math.ceil(context_length(settings, checkpoint) / PAGE_SIZE)
+    return max(1, min(settings.max_batch * whole, int(KV_SHARE * available_memory()) // page_bytes))
+
+
+def available_memory() -> int:
+    """Bytes: of the machine, or of the container where that is less."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([available_of_machine() or pages, *container_limit()])
+
+
+def available_of_machine() -> int | None:
+    """Linux's own estimate, which counts what can be reclaimed."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0].split()[1]) * 1024 if found else None
+
+
+def container_limit() -> list[int]:
+    """What the control group leaves, where it sets a limit (cgroup v2)."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        used = (root / "memory.current").read_text().strip()
+    except OSError:
+        return []
+    return [max(0, int(limit) - int(used))] if limit.isdigit() else []
+
+
+def continue_prompt(name: str, prompt: str, max_tokens: int) -> Iterator[str]:
+    """
+    The most likely continuation, a token at a time, without a server.
+
+    Raises CheckpointError, and ValueError for a prompt that does not fit.
+    """
+    checkpoint = load(resolve(name))
+    tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.config.vocab_size)
+    ids = tokenizer.encode(prompt, add_special_tokens=True, parse_special=True)
+    if not ids:
+        if checkpoint.special.bos_id is None:
+            raise ValueError("the prompt is empty, and this model has no BOS token to start from")
+        ids = [checkpoint.special.bos_id]
+    limit = checkpoint.config.max_position_embeddings
+    if len(ids) > limit:
+        raise ValueError(f"the prompt is {len(ids)} tokens; the context is {limit}")
+    max_tokens = min(max_tokens, limit - len(ids))
+    num_pages = math.ceil((len(ids) + max_tokens) / PAGE_SIZE)
+    runner = build_runner(checkpoint, num_pages=num_pages)
+    detokenizer = Detokenizer()
+    for token in greedy(runner, ids, max_tokens):
+        if token in checkpoint.special.stop_ids:
+            break
+        yield detokenizer.push(tokenizer.visible_bytes(token))
+    yield detokenizer.finish()
+
+
+def greedy(runner: Runner, prompt: list[int], max_tokens: int) -> Iterator[int]:
+    """One row a step over pages in order: the whole of scheduling for one sequence."""
+    new, start = prompt, 0
+    for _ in range(max_tokens):
+        pages = range(math.ceil((start + len(new)) / PAGE_SIZE))
+        [sampled] = runner.step([Row(new, start, pages, Sampling(temperature=0.0))])
+        assert sampled.drawn is not None
+        yield sampled.drawn.token
+        start, new = start + len(new), [sampled.drawn.token]
