@@ -9,6 +9,7 @@ one error body. It knows no route.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from server.api.faults import error_body, error_headers
 from server.api.gate import choose_request_id
 from server.errors import BadRequest, HeadersTooLarge, ReadTimeout, ServeError
+
+log = logging.getLogger("server.request")
 
 MAX_PIPELINED = 65536  # bytes after a request that are taken while it is answered
 MAX_DISCARDED = 64 * 2**20  # bytes of a body that are still read after it has been refused
@@ -63,6 +66,8 @@ class StrictConnection(h11.Connection):
         names = {name for name, _ in request.headers}
         if size > self.max_header_bytes:
             self._refuse(self._too_large())
+        if request.http_version not in (b"1.0", b"1.1"):
+            self._refuse(malformed())
         if b"transfer-encoding" in names:
             if b"content-length" in names:
                 self._refuse(BadRequest("Content-Length and Transfer-Encoding exclude each other"))
@@ -176,7 +181,9 @@ class StrictProtocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
-        self.transport.write(self._answer(refusal))
+        request_id = choose_request_id(self.headers or [])
+        self.transport.write(self._answer(refusal, request_id))
+        log.info("refused unread: %s %s id=%s", refusal.status, refusal.code, request_id)
         if is_begun:
             self.cycle.disconnected = True  # the application learns it as a client that left
             self.cycle.message_event.set()
@@ -187,21 +194,17 @@ class StrictProtocol(H11Protocol):
         self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.abort)
 
-    def _answer(self, refusal: ServeError) -> bytes:
+    def _answer(self, refusal: ServeError, request_id: str) -> bytes:
         body = error_body(refusal)
         headers = {
             **error_headers(refusal),
             "content-length": str(len(body)),
             "connection": "close",
-            "x-request-id": choose_request_id(self._head_headers()),
+            "x-request-id": request_id,
         }
         response = h11.Response(status_code=refusal.status, headers=list(headers.items()))
         events = (response, h11.Data(data=body), h11.EndOfMessage())
         return b"".join(self.conn.send(event) or b"" for event in events)
-
-    def _head_headers(self) -> list[tuple[bytes, bytes]]:
-        """Of the request being refused, where its head was read whole."""
-        return self.headers or []
 
 
 def protocol_with(limits: Limits) -> type[StrictProtocol]:

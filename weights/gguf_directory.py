@@ -1,7 +1,4 @@
-"""
-Where each tensor of a GGUF file lies, and that it lies there: inside the file, aligned, on no
-other's bytes.
-"""
+"""Where each tensor of a GGUF file lies: inside the file, aligned, on no other's bytes."""
 
 from __future__ import annotations
 

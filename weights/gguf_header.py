@@ -179,9 +179,7 @@ def _numbers(cursor: _Cursor, key: str, kind: np.dtype[Any], count: int) -> np.n
 
 
 def _strings(cursor: _Cursor, key: str, count: int) -> list[str]:
-    """
-    A vocabulary has hundreds of thousands: one loop with nothing in it but what each string needs.
-    """
+    """A vocabulary has hundreds of thousands: the loop does only what each string needs."""
     data, at, size = cursor.data, cursor.at, cursor.size
     length_at: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
     found: list[str] = []

@@ -168,9 +168,7 @@ def _values(raw: Array, kind: Kind) -> Array:
 
 
 def _is_finite(rows: Array, kind: torch.dtype) -> bool:
-    """
-    Of values still in the processor's cache: far cheaper than another pass over the whole tensor.
-    """
+    """Of values still in the processor's cache: far cheaper than a pass over the whole."""
     if kind in EXPONENT:
         return not ((rows & EXPONENT[kind]) == EXPONENT[kind]).any()
     return bool(np.isfinite(rows.min()) and np.isfinite(rows.max()))  # NaN is both
@@ -179,10 +177,7 @@ def _is_finite(rows: Array, kind: torch.dtype) -> bool:
 def canonical(
     tensors: Mapping[str, TensorInfo], names: GgufNames, heads: Mapping[Change, int]
 ) -> dict[str, Stored]:
-    """
-    Under the family's names; a name it does not have stays, and is refused with all others that are
-    not used.
-    """
+    """Under the family's names; a name it does not have stays, and is refused later."""
     found = {}
     for name, info in tensors.items():
         place, change = _named(name, names)

@@ -1,7 +1,4 @@
-"""
-A GGUF file's own vocabulary -> tokenizers.Tokenizer: byte-level BPE ("gpt2") or SentencePiece
-("llama").
-"""
+"""A GGUF vocabulary -> tokenizers.Tokenizer: byte-level BPE ("gpt2") or SentencePiece ("llama")."""
 
 from __future__ import annotations
 

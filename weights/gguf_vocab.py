@@ -1,7 +1,4 @@
-"""
-The tokenizer part of a GGUF file's metadata, checked: one entry for each token, ids that exist,
-flags that are flags.
-"""
+"""The tokenizer part of a GGUF file's metadata: an entry for each token, ids that exist."""
 
 from __future__ import annotations
 
@@ -125,10 +122,7 @@ def _id(own: Mapping[str, Any], name: str, count: int) -> int | None:
 
 
 def add_special_tokens(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-    """
-    Control tokens are special: text spells one only where that is asked for. User-defined ones
-    always match.
-    """
+    """Control tokens are special: text spells one only if asked. User-defined always match."""
     tokens = vocabulary.tokens
     control = [tokens[i] for i in vocabulary.of_kind(TokenType.CONTROL)]
     own = [tokens[i] for i in vocabulary.of_kind(TokenType.USER_DEFINED)]

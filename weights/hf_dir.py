@@ -1,7 +1,4 @@
-"""
-A Hugging Face folder -> the pieces of a Checkpoint: config.json, *.safetensors, tokenizer.json and
-their companions.
-"""
+"""A Hugging Face folder (config.json, *.safetensors, tokenizer.json ...) -> Parts."""
 
 from __future__ import annotations
 

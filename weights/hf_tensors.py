@@ -1,7 +1,4 @@
-"""
-The *.safetensors of a folder, one file or an index of shards, as a Source. Nothing here ever
-unpickles.
-"""
+"""The *.safetensors of a folder, one or an index of shards, as a Source. Nothing unpickles."""
 
 from __future__ import annotations
 

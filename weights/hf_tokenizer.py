@@ -1,7 +1,4 @@
-"""
-tokenizer.json, tokenizer_config.json and generation_config.json of a folder -> Tokenizer, special
-tokens, template.
-"""
+"""A folder's tokenizer files -> Tokenizer, special tokens, chat template."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from weights.checkpoint import CheckpointError, SpecialTokens
-from weights.ends import set_ends, stop_ids
-from weights.fields import Fields, shown
+from weights.ends import stop_ids
+from weights.fields import shown
 from weights.json_file import read_object, read_text
 
 MAX_TOKENIZER_BYTES = 256 << 20
@@ -50,7 +47,6 @@ def read_special(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer) 
     unk = _text_of(settings.get("unk_token"))
     named = [*_ids(generation), *_ids(config), *([] if ids["eos"] is None else [ids["eos"]])]
     added_tokens = sorted(tokenizer.get_added_tokens_decoder().items())
-    _set_ends(settings, ids, tokenizer)
     added = tokenizer.encode("", add_special_tokens=True).ids
     return SpecialTokens(
         bos_id=ids["bos"],
@@ -60,18 +56,6 @@ def read_special(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer) 
         stop_ids=stop_ids(named, {i: token.content for i, token in added_tokens if token.special}),
         adds_bos=ids["bos"] is not None and added[:1] == [ids["bos"]],
     )
-
-
-def _set_ends(
-    settings: Mapping[str, Any], ids: Mapping[str, int | None], tokenizer: Tokenizer
-) -> None:
-    """
-    Where tokenizer_config.json says what is added, transformers lets it overrule tokenizer.json.
-    """
-    fields = Fields(settings, "tokenizer_config.json")
-    if fields.has("add_bos_token") or fields.has("add_eos_token"):
-        before = ids["bos"] if fields.flag("add_bos_token", False) else None
-        set_ends(tokenizer, before, ids["eos"] if fields.flag("add_eos_token", False) else None)
 
 
 def _special_id(

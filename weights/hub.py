@@ -1,7 +1,4 @@
-"""
-A hub id `org/name` -> a folder on this machine, through huggingface-hub and its settings
-(HF_ENDPOINT, HF_TOKEN ...).
-"""
+"""A hub id `org/name` -> a folder here, by huggingface-hub and its settings (HF_TOKEN ...)."""
 
 from __future__ import annotations
 
@@ -18,10 +15,7 @@ UNWANTED = ["*/*"]  # other formats and precisions in folders of their own
 
 
 def pull_from_hub(hub_id: str, folder: Path) -> Path:
-    """
-    Already complete files are not fetched again; without a network, what an earlier pull left is
-    used.
-    """
+    """Complete files are not fetched again; without a network an earlier pull is used."""
     try:
         found = snapshot_download(
             hub_id, cache_dir=folder, allow_patterns=WANTED, ignore_patterns=UNWANTED

@@ -1,7 +1,4 @@
-"""
-What there is to say of a checkpoint before it is served: family, sizes, types, the tie, and the
-memory it will need.
-"""
+"""A checkpoint in words before it is served: family, sizes, types, tie, memory needed."""
 
 from __future__ import annotations
 
@@ -17,10 +14,7 @@ PRECISIONS = {"float32": 4, "bfloat16": 2}  # bytes a value
 
 
 def inspect_lines(path: Path) -> list[str]:
-    """
-    Raises CheckpointError. No tensor is read but an output matrix, to be compared with the
-    embedding.
-    """
+    """Reads no tensor but an output matrix, to compare it. Raises CheckpointError."""
     fields = describe(load(path))
     width = max(map(len, fields))
     return [f"{name.ljust(width)}  {value}" for name, value in fields.items()]

@@ -1,7 +1,4 @@
-"""
-Small JSON files of a checkpoint folder: bounded, and one readable error for whatever is wrong with
-them.
-"""
+"""Small JSON files of a checkpoint folder: bounded, and one readable error for any fault."""
 
 from __future__ import annotations
 

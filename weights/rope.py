@@ -69,10 +69,7 @@ def read_rope(
     default_theta: float = 10_000.0,
     is_scaled: bool = True,
 ) -> Rope:
-    """
-    The rope of one kind of layer. `layer`: its key in a `rope_parameters` that has one object for
-    each kind.
-    """
+    """The rope of a kind of layer. `layer`: its key in a `rope_parameters` of several."""
     if dim % 2:
         raise CheckpointError(f"{config.source}: rotary positions need an even width, not {dim}.")
     theta = config.positive(theta_field, default_theta)

@@ -1,7 +1,4 @@
-"""
-What a reader offers once names are canonical: shapes and types of all tensors, and the values of
-one at a time.
-"""
+"""What a reader offers once names are canonical: all shapes and types, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -28,10 +25,7 @@ class Source(Protocol):
         ...
 
     def rows(self, name: str, first: int, last: int) -> Tensor:
-        """
-        Rows [first, last) of a matrix: bytes as stored would do, so equal results mean equal
-        values.
-        """
+        """Rows [first, last) of a matrix, in any type that keeps every value apart."""
         ...
 
 

@@ -1,6 +1,4 @@
-"""
-The tie, settled once for every reader: one matrix serves both ends, or the checkpoint is refused.
-"""
+"""The tie, settled once for all readers: one matrix at both ends, or the checkpoint is refused."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ CHUNK_VALUES = 1 << 20  # of each matrix, compared at a time: neither is ever he
 
 
 def settle_tie(source: Source, family: Family, says_tied: bool | None) -> Tie:
-    """
-    `says_tied`: the config's tie_word_embeddings, None where it is silent. The tensors decide.
-    """
+    """`says_tied`: the config's tie_word_embeddings, None if silent. The tensors decide."""
     embedding, output = family.embedding, family.output
     if output not in source.shapes:
         if says_tied is False:

@@ -23,17 +23,15 @@ def dumps(value: object) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-def weight(value: object) -> int:
-    """How many scalars a value holds, containers counted as one more."""
-    if isinstance(value, dict):
-        return 1 + sum(map(weight, value.values()))
-    if isinstance(value, list):
-        return 1 + (sum(map(weight, value)) if holds_containers(value) else len(value))
-    return 1
-
-
-def holds_containers(items: list[Any]) -> bool:
-    return bool(items) and isinstance(items[0], (dict, list))
+def spend(value: object, budget: int) -> int:
+    """The budget less one for each scalar and container in a value; stops counting below 0."""
+    budget -= 1
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        if budget < 0:
+            break
+        budget = spend(item, budget) if isinstance(item, (dict, list)) else budget - 1
+    return budget
 
 
 def encode(value: object) -> Iterator[str]:
@@ -41,7 +39,7 @@ def encode(value: object) -> Iterator[str]:
     The JSON of a value in parts. Each is one call of the C encoder, which keeps the interpreter
     lock: between two of them another thread may run.
     """
-    if weight(value) <= LARGE:
+    if spend(value, LARGE) >= 0:
         yield dumps(value)
     elif isinstance(value, dict):
         for i, (key, item) in enumerate(value.items()):
@@ -49,19 +47,23 @@ def encode(value: object) -> Iterator[str]:
             yield from encode(item)
         yield "}"
     elif isinstance(value, list):
-        yield from encode_list(value)
-
-
-def encode_list(items: list[Any]) -> Iterator[str]:
-    """A list of containers by its items, one of scalars by slices."""
-    if holds_containers(items):
-        for i, item in enumerate(items):
+        for i, part in enumerate(slices(value)):
             yield "," if i else "["
-            yield from encode(item)
-    else:
-        for start in range(0, len(items), LARGE):
-            yield f"{',' if start else '['}{dumps(items[start : start + LARGE])[1:-1]}"
-    yield "]"
+            yield from encode(part[0]) if len(part) == 1 else (dumps(part)[1:-1],)
+        yield "]"
+
+
+def slices(items: list[Any]) -> Iterator[list[Any]]:
+    """A list in order, as lists that are encoded in one go; what is too large stands alone."""
+    part: list[Any] = []
+    left = LARGE
+    for item in items:
+        left = spend(item, left)
+        if part and left < 0:
+            yield part
+            part, left = [], spend(item, LARGE)
+        part.append(item)
+    yield part
 
 
 def encode_bytes(value: object) -> list[bytes]:

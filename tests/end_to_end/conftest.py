@@ -12,8 +12,9 @@ def server():
         yield running.ready()
 
 
-@pytest.fixture(scope="session")
-def smollm():
-    """The default checkpoint, pulled where it is not in the cache yet."""
-    with Server(command=[*TIEDLM, "serve"]) as running:
-        yield running.ready(patience=300)
+@pytest.fixture(scope="session", params=["smollm2-135m-instruct", "gemma-3-270m"])
+def real(request):
+    """Each of the catalogue's checkpoints, pulled where it is not in the cache yet."""
+    flags = ("--kv-cache-tokens", "4096", "--max-context", "1024")
+    with Server(*flags, command=[*TIEDLM, "serve", request.param]) as running:
+        yield running.ready(patience=600)

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -164,3 +165,15 @@ def events(response: httpx.Response) -> Iterator[dict | str]:
             assert line.startswith("data: "), line
             data = line.removeprefix("data: ")
             yield data if data == "[DONE]" else json.loads(data)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+
+
+def is_idle(server: Server) -> bool:
+    """No request has a place: as the gauges, which are read at each scrape, tell it."""
+    names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+    return all(server.metric(name) == 0 for name in names)

@@ -122,16 +122,26 @@ def tiny_hf(folder: Path, family="llama", seed=0, dtype=torch.float32, **overrid
     return folder
 
 
-def tiny_gguf(path: Path, family="llama", seed=0, kind="F32", tensors=None, **overrides) -> Path:
+def tiny_gguf(
+    path: Path,
+    family="llama",
+    seed=0,
+    kind="F32",
+    tensors=None,
+    metadata=None,
+    **overrides,
+) -> Path:
     """
     The same model as one file; matrices stored as `kind`. `tensors(name, array)` may change or drop
-    (None) one.
+    (None) a tensor, `metadata(writer)` may add entries.
     """
     model = tiny_model(family, seed, **overrides)
     writer = gguf.GGUFWriter(path, family)
     writer.add_name(f"tiny {family}")
     write_hyperparameters(writer, family, model.config)
     write_tokenizer(writer)
+    if metadata is not None:
+        metadata(writer)
     for name, array in gguf_tensors(family, model):
         changed = array if tensors is None else tensors(name, array)
         if changed is not None:

@@ -1,7 +1,4 @@
-"""
-Gemma 3 (text): four norms a block, normed queries and keys, sliding layers with their own rotary
-base.
-"""
+"""Gemma 3 (text): four norms a block, normed queries and keys, sliding layers, two rotary bases."""
 
 from __future__ import annotations
 
@@ -65,9 +62,7 @@ def config(fields: Fields) -> ModelConfig:
 
 
 def _layer_types(fields: Fields, num_layers: int) -> tuple[LayerType, ...]:
-    """
-    As listed, else every sixth layer (or every `sliding_window_pattern`-th) sees the whole context.
-    """
+    """As listed, else every sixth (or `sliding_window_pattern`-th) layer sees everything."""
     listed = fields.raw.get("layer_types")
     if listed is None:
         older = "sliding_window_pattern"
@@ -100,10 +95,7 @@ def shapes(config: ModelConfig) -> Shapes:
 
 
 def gguf_config(metadata: Fields, facts: Fields) -> dict[str, Any]:
-    """
-    The file leaves out what llama.cpp fixes in code: the pattern of six, the local base, the query
-    scale.
-    """
+    """llama.cpp fixes in code what the file omits: pattern of six, local base, query scale."""
     width = metadata.count("attention.key_length", 256)
     hidden_size, num_heads = (
         metadata.count("embedding_length"),

@@ -1,7 +1,4 @@
-"""
-GPT-2: learned positions, layer norms with biases, one fused query-key-value matrix stored input-
-first (Conv1D).
-"""
+"""GPT-2: learned positions, norms with biases, fused query-key-value, matrices stored (in,out)."""
 
 from __future__ import annotations
 

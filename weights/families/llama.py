@@ -1,6 +1,4 @@
-"""
-Llama and those that copied it: rotary positions, RMS norms, a gated MLP, grouped key-value heads.
-"""
+"""Llama: rotary positions, RMS norms, a gated MLP, grouped key-value heads."""
 
 from __future__ import annotations
 

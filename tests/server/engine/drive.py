@@ -117,3 +117,11 @@ class Drive:
             for page in range(len(self.pool._num_holders))
         )
         assert not any(job.pages for job in self.scheduler.waiting)
+
+
+def request(prompt=(1, 2, 3, 4, 5), max_tokens=4, **more) -> Request:
+    return Request(id="r", prompt=tuple(prompt), max_tokens=max_tokens, **more)
+
+
+def distinct(number: int, length: int) -> tuple[int, ...]:
+    return tuple((number * 7 + i) % 50 for i in range(length))

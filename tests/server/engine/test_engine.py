@@ -1,97 +1,27 @@
-"""The engine on its own thread, under a real event loop. A gate stands for what a step takes."""
+"""The engine on its own thread, under a real event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 
 from model.step import Sampling
-from server.engine.engine import Engine
-from server.engine.request import Request
-from server.errors import ContextLengthExceeded, QueueFull, ShuttingDown
+from server.errors import ContextLengthExceeded, QueueFull
 from tests.fakes import PageModel, alone
-
-PATIENCE = 20  # seconds after which a test that hangs fails
-
-
-class Gate:
-    """Steps wait here until they are let through."""
-
-    def __init__(self) -> None:
-        self.is_open = False
-        self.num_reached = self.num_let = 0
-        self._changed = threading.Condition()
-
-    def __call__(self, rows) -> None:
-        with self._changed:
-            self.num_reached += 1
-            self._changed.notify_all()
-            mine = self.num_reached
-            assert self._changed.wait_for(lambda: self.is_open or mine <= self.num_let, PATIENCE)
-
-    def let(self, num_steps: int) -> None:
-        """Returns once the engine is inside the step after these."""
-        with self._changed:
-            self.num_let += num_steps
-            self._changed.notify_all()
-            assert self._changed.wait_for(lambda: self.num_reached > self.num_let, PATIENCE)
-
-    def open(self) -> None:
-        with self._changed:
-            self.is_open = True
-            self._changed.notify_all()
-
-
-@contextmanager
-def running(model: PageModel | None = None, **limits):
-    engine = Engine(
-        model or PageModel(),
-        **{"max_batch": 8, "max_batch_tokens": 64, "max_queue": 100, **limits},
-    )
-    engine.start()
-    try:
-        yield engine
-    finally:
-        engine.stop()
-
-
-def request(*prompt: int, max_tokens: int = 6, **more) -> Request:
-    return Request(id="r", prompt=prompt or (1, 2, 3), max_tokens=max_tokens, **more)
-
-
-async def gather(stream):
-    """{index: (tokens drawn, ending)}; fails where an update follows an ending."""
-    tokens: dict[int, list] = {}
-    endings: dict[int, object] = {}
-    async for index, update in stream:
-        assert index not in endings
-        tokens.setdefault(index, []).extend(update.drawn)
-        if update.ending:
-            endings[index] = update.ending
-    return {index: (tuple(tokens[index]), ending) for index, ending in endings.items()}
-
-
-async def answer(engine, *requests):
-    async with asyncio.timeout(PATIENCE), engine.submit(requests) as stream:
-        return await gather(stream)
-
-
-def outputs(answers) -> list:
-    return [drawn for _, (drawn, _) in sorted(answers.items())]
-
-
-async def until_idle(engine) -> None:
-    async with asyncio.timeout(PATIENCE):
-        await engine.drained()
-
-
-def is_empty(engine) -> bool:
-    stats = engine.stats()
-    return (stats.num_running, stats.num_waiting, stats.kv_usage) == (0, 0, 0.0)
+from tests.server.engine.threaded import (
+    PATIENCE,
+    Gate,
+    answer,
+    gather,
+    is_empty,
+    outputs,
+    request,
+    running,
+    until_idle,
+)
 
 
 def test_a_call_with_several_requests_gets_each_ones_answer():
@@ -212,27 +142,29 @@ def test_a_caller_that_fails_inside_a_stream_leaves_it():
 def test_cancelling_one_of_eight_leaves_the_other_seven_as_they_are():
     requests = [request(i, max_tokens=20) for i in range(8)]
 
-    async def cancel_the_fourth(engine):
+    async def cancel_the_fourth(engine, gate):
         tokens = {i: [] for i in range(8)}
         reasons = {}
         async with asyncio.timeout(PATIENCE), engine.submit(requests) as stream:
+            gate.let(2)
             async for index, update in stream:
                 tokens[index] += update.drawn
                 if index == 3 and len(tokens[3]) == 2:
                     stream.cancel(3)
                     stream.cancel(3)
+                    gate.open()
                 if update.ending:
                     reasons[index] = update.ending.reason
                     stream.cancel(index)  # too late: nothing happens
         return tokens, reasons
 
-    model = PageModel(before_step=lambda rows: time.sleep(0.001))  # the engine leaves the loop time
-    with running(model) as engine:
-        tokens, reasons = asyncio.run(cancel_the_fourth(engine))
+    gate = Gate()
+    with running(PageModel(before_step=gate)) as engine:
+        tokens, reasons = asyncio.run(cancel_the_fourth(engine, gate))
         assert reasons == {i: "cancelled" if i == 3 else "length" for i in range(8)}
+        assert len(tokens[3]) == 3  # the step that ran meanwhile came too
         for i in range(8):
-            whole = alone(requests[i]).drawn
-            assert tuple(tokens[i]) == (whole[: len(tokens[3])] if i == 3 else whole)
+            assert tuple(tokens[i]) == alone(requests[i]).drawn[: 3 if i == 3 else 20]
 
 
 def test_a_slow_reader_gets_everything_in_order():
@@ -315,87 +247,3 @@ def test_a_deadline_ends_one_request_of_a_call_within_a_step():
         drawn, index, ending = asyncio.run(late(engine, gate))
         assert (index, ending.reason, ending.error.code) == (1, "failed", "queue_full")
         assert len(drawn) == 4
-
-
-# Stopping
-
-
-def test_draining_refuses_new_calls_and_ends_the_old_ones_normally():
-    async def drain(engine, gate):
-        task = asyncio.create_task(answer(engine, request(max_tokens=9), request(2)))
-        await asyncio.sleep(0)
-        gate.let(1)
-        engine.begin_drain()
-        with pytest.raises(ShuttingDown):
-            engine.submit([request()])
-        drained = asyncio.create_task(engine.drained())
-        await asyncio.sleep(0)
-        assert not drained.done()
-        gate.open()
-        async with asyncio.timeout(PATIENCE):
-            await drained
-        await engine.drained()  # at once
-        return await task
-
-    gate = Gate()
-    with running(PageModel(before_step=gate)) as engine:
-        answers = asyncio.run(drain(engine, gate))
-        assert [ending.reason for _, ending in answers.values()] == ["length", "length"]
-
-
-def test_stopping_ends_what_is_left_with_an_error_and_joins_the_thread():
-    async def stop(engine, gate):
-        task = asyncio.create_task(answer(engine, *(request(i, max_tokens=90) for i in range(4))))
-        await asyncio.sleep(0)
-        gate.let(1)
-        join = engine._thread.join
-        engine._thread.join = lambda: (gate.open(), join())  # the step ends once told to stop
-        await asyncio.to_thread(engine.stop)
-        return await task
-
-    gate = Gate()
-    with running(PageModel(num_pages=200, before_step=gate), max_batch=2) as engine:
-        answers = asyncio.run(stop(engine, gate))
-        assert [len(drawn) for drawn, _ in answers.values()] == [2, 2, 0, 0]
-        assert {ending.error.code for _, ending in answers.values()} == {"shutting_down"}
-        assert not engine._thread.is_alive()
-        assert is_empty(engine)
-        with pytest.raises(ShuttingDown):
-            asyncio.run(answer(engine, request()))
-
-
-def test_an_engine_that_never_started_still_owes_an_ending():
-    async def stop_unstarted(engine):
-        stream = engine.submit([request()])
-        engine.stop()
-        async with asyncio.timeout(PATIENCE):
-            return await gather(stream)
-
-    engine = Engine(PageModel(), max_batch=1, max_batch_tokens=4, max_queue=1)
-    ((_, ending),) = asyncio.run(stop_unstarted(engine)).values()
-    assert ending.error.code == "shutting_down"
-
-
-def test_a_bug_in_the_loop_itself_leaves_nobody_waiting(monkeypatch):
-    async def submit(engine):
-        ((_, ending),) = (await answer(engine, request())).values()
-        assert ending.error.code == "shutting_down"
-        with pytest.raises(ShuttingDown):
-            engine.submit([request()])
-
-    def broken(worker):
-        raise AssertionError("our own bug")
-
-    monkeypatch.setattr("server.engine.worker.Worker.end_late", broken)
-    monkeypatch.setattr("threading.excepthook", lambda args: None)
-    with running() as engine:
-        asyncio.run(submit(engine))
-
-
-def test_a_loop_that_was_closed_does_not_stop_the_engine():
-    async def abandon(engine):
-        engine.submit([request(max_tokens=30)])
-
-    with running() as engine:
-        asyncio.run(abandon(engine))
-        assert outputs(asyncio.run(answer(engine, request(4)))) == [alone(request(4)).drawn]

@@ -180,5 +180,5 @@ class Ledger(RuleBasedStateMachine):
         assert all(self.pool.find(d) == p for d, p in self.digests.items())
 
 
-Ledger.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+Ledger.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 test_the_pool_agrees_with_a_ledger = Ledger.TestCase

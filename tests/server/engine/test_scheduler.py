@@ -2,20 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from model.step import Ask, Sampling
+from model.step import Ask
 from server.engine.pages import PagePool
-from server.engine.request import Request
 from server.engine.scheduler import Scheduler
 from tests.fakes import PageModel, alone
-from tests.server.engine.drive import Drive
-
-
-def request(prompt=(1, 2, 3, 4, 5), max_tokens=4, **more) -> Request:
-    return Request(id="r", prompt=tuple(prompt), max_tokens=max_tokens, **more)
-
-
-def distinct(number: int, length: int) -> tuple[int, ...]:
-    return tuple((number * 7 + i) % 50 for i in range(length))
+from tests.server.engine.drive import Drive, distinct, request
 
 
 def test_one_request_comes_to_what_the_naive_loop_comes_to():
@@ -106,108 +97,6 @@ def test_a_prompt_of_one_token_has_no_scores_and_draws():
     got = drive.add(request(prompt=(3,), max_tokens=2, prompt_ask=Ask()))
     drive.run()
     assert (len(got.drawn), got.scored) == (2, [])
-
-
-# Sharing
-
-
-def test_a_prompt_asked_again_runs_only_its_tail():
-    drive = Drive()
-    prompt = distinct(1, 22)
-    first = drive.add(request(prompt))
-    drive.run()
-    before = drive.model.num_tokens_run
-    second = drive.add(request(prompt))
-    drive.run()
-    assert (first.job.num_reused, second.job.num_reused) == (0, 20)
-    assert drive.model.num_tokens_run - before == 2 + 3  # the tail, and draws 2 to 4
-    assert second.outcome() == first.outcome()
-
-
-def test_the_last_prompt_token_always_runs_for_its_distribution():
-    drive = Drive()
-    for expected in (0, 16):  # not 20, though all five pages are there
-        got = drive.add(request(distinct(1, 20)))
-        drive.run()
-        assert got.job.num_reused == expected
-
-
-def test_generated_tokens_serve_the_next_turn_of_a_conversation():
-    drive = Drive()
-    first = drive.add(request(distinct(1, 6), max_tokens=11))
-    drive.run()
-    turn = drive.add(request((*first.job.tokens, 7, 7, 7)))
-    drive.run()
-    assert turn.job.num_reused == 16  # of 6 + 10 cached: the token drawn last never was
-
-
-def test_another_salt_shares_nothing():
-    drive = Drive()
-    for salt in ("one key", "another"):
-        got = drive.add(request(distinct(1, 20), cache_salt=salt))
-        drive.run()
-        assert got.job.num_reused == 0
-
-
-def test_sixteen_requests_over_one_prefix_run_it_once():
-    drive = Drive(PageModel(num_pages=200), max_batch=16, max_batch_tokens=64)
-    prefix = distinct(1, 128)
-    gathered = [drive.add(request((*prefix, i, i), max_tokens=3)) for i in range(16)]
-    drive.run()
-    assert drive.model.num_tokens_run == 128 + 16 * (2 + 2)
-    assert [got.outcome() for got in gathered] == [alone(got.job.request) for got in gathered]
-
-
-def test_n_samples_of_one_prompt_run_together_once_the_prompt_is_there():
-    drive = Drive(max_batch_tokens=32)
-    gathered = [
-        drive.add(request(distinct(1, 30), sampling=Sampling(seed=i), max_tokens=8))
-        for i in range(5)
-    ]
-    drive.step()
-    assert drive.step() == 5
-    drive.run()
-    assert len({tuple(got.tokens) for got in gathered}) == 5
-    assert drive.model.num_tokens_run == 28 + 5 * (2 + 7)
-
-
-def test_those_behind_a_follower_need_not_wait_with_it():
-    drive = Drive(max_batch_tokens=32)
-    prompt = distinct(1, 20)
-    drive.add(request(prompt))
-    follower = drive.add(request(prompt))
-    other = drive.add(request(distinct(2, 8)))
-    drive.step()
-    assert not follower.drawn
-    assert other.drawn
-    drive.step()
-    assert follower.drawn
-
-
-@pytest.mark.parametrize("end", ["cancel", "fail"])
-def test_a_follower_goes_on_alone_when_its_leader_is_gone(end):
-    drive = Drive(max_batch_tokens=8)
-    leader, follower = [drive.add(request(distinct(1, 30))) for _ in range(2)]
-    drive.step()
-    if end == "cancel":
-        drive.cancel(leader)
-    else:
-        drive.fail_step()
-    drive.run()
-    assert follower.outcome() == alone(follower.job.request)
-    assert follower.job.num_reused == 8  # what the leader did is not lost
-
-
-def test_a_row_holds_its_shared_pages_while_the_first_holder_leaves():
-    drive = Drive(PageModel(num_pages=12), max_batch_tokens=32)
-    first = drive.add(request(distinct(1, 20), max_tokens=9))
-    second = drive.add(request((*distinct(1, 20), 3), max_tokens=9))
-    drive.step()
-    drive.step()
-    drive.cancel(first)
-    drive.add(request(distinct(5, 20), max_tokens=2))  # wants pages
-    drive.run()
-    assert second.outcome() == alone(second.job.request)
 
 
 # Pressure
@@ -309,6 +198,16 @@ def test_a_long_prompt_is_paced_only_beside_decoding_rows():
     assert [len(row.tokens) for row in drive.schedule()] == [32]
 
 
+def test_long_prompts_share_one_pace():
+    drive = Drive(PageModel(num_pages=100), max_batch_tokens=32)
+    drive.max_long_tokens = 10
+    drive.add(request(max_tokens=9))
+    drive.step()
+    for i in (2, 3):
+        drive.add(request(distinct(i, 90)))
+    assert [len(row.tokens) for row in drive.schedule()] == [1, 8, 2]
+
+
 def test_a_short_prompt_runs_past_a_paced_one():
     drive = Drive(PageModel(num_pages=100), max_batch_tokens=32)
     drive.max_long_tokens = 4
@@ -320,83 +219,6 @@ def test_a_short_prompt_runs_past_a_paced_one():
     drive.step()
     assert short.drawn
     drive.run()
-
-
-# Prompt scores and the cache
-
-
-@pytest.mark.parametrize("max_batch_tokens", [5, 8, 11, 64])
-def test_prompt_scores_are_the_same_however_the_prompt_is_chunked(max_batch_tokens):
-    drive = Drive(max_batch=2, max_batch_tokens=max_batch_tokens)
-    gathered = [
-        drive.add(request(distinct(i, 29), prompt_ask=Ask(top=2, summary=True))) for i in range(2)
-    ]
-    drive.run()
-    assert [got.outcome() for got in gathered] == [alone(got.job.request) for got in gathered]
-
-
-def test_scores_kept_with_cached_pages_are_told_without_running_them():
-    drive = Drive()
-    ask = Ask(top=2, summary=True)
-    for expected in (0, 28):
-        before = drive.model.num_tokens_run
-        got = drive.add(request(distinct(1, 30), max_tokens=0, prompt_ask=ask))
-        drive.run()
-        assert got.outcome() == alone(got.job.request)
-        assert got.job.num_reused == expected
-        assert drive.model.num_tokens_run - before == 30 - expected
-
-
-def test_a_page_is_scored_again_for_another_next_token_and_no_page_before_it():
-    drive = Drive()
-    shared = distinct(1, 16)
-    drive.add(request((*shared, 5, 6), max_tokens=0, prompt_ask=Ask()))
-    drive.run()
-    got = drive.add(request((*shared, 8, 9), max_tokens=0, prompt_ask=Ask()))
-    drive.run()
-    assert got.job.num_reused == 12
-    assert got.outcome() == alone(got.job.request)
-
-
-def test_pages_run_without_scores_serve_scoring_only_once_scored():
-    drive = Drive()
-    prompt = distinct(1, 20)
-    for prompt_ask, expected in ((None, 0), (Ask(), 0), (Ask(), 16), (Ask(top=3), 0), (None, 16)):
-        got = drive.add(request(prompt, prompt_ask=prompt_ask))
-        drive.run()
-        assert got.job.num_reused == expected
-        assert got.outcome() == alone(got.job.request)
-
-
-def test_many_continuations_of_one_prompt_are_scored_side_by_side():
-    drive = Drive(PageModel(num_pages=200), max_batch=16, max_batch_tokens=128)
-    shared = distinct(1, 100)  # ends with a page: each continuation scores that page itself
-    gathered = [
-        drive.add(request((*shared, i, 1), max_tokens=0, prompt_ask=Ask(top=1))) for i in range(16)
-    ]
-    drive.run()
-    assert [got.outcome() for got in gathered] == [alone(got.job.request) for got in gathered]
-    assert drive.model.num_steps == 2
-    assert drive.model.num_tokens_run == 102 + 15 * (4 + 2)
-
-
-def test_nobody_waits_for_scores_that_would_not_serve():
-    drive = Drive(max_batch_tokens=64)
-    prompt = distinct(1, 20)
-    gathered = [drive.add(request(prompt, prompt_ask=Ask(top=top))) for top in (1, 1, 2)]
-    drive.step()
-    assert [len(got.drawn) for got in gathered] == [1, 0, 1]
-    drive.run()
-    assert [got.outcome() for got in gathered] == [alone(got.job.request) for got in gathered]
-
-
-def test_a_preempted_scoring_request_tells_no_score_twice():
-    drive = Drive(PageModel(num_pages=8), max_batch_tokens=6, max_batch=3)
-    drive.add(request(distinct(1, 8), max_tokens=20))
-    scoring = drive.add(request(distinct(2, 14), max_tokens=9, prompt_ask=Ask(top=1)))
-    drive.run()
-    assert drive.scheduler.num_preemptions > 0
-    assert scoring.outcome() == alone(scoring.job.request)
 
 
 # A runner that breaks its word

@@ -61,7 +61,7 @@ def act(drive: Drive, what: Request | str | int) -> None:
         drive.max_long_tokens = 1 if what == "pace" else None
 
 
-@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drives(), st.lists(requests, min_size=3, max_size=8), st.lists(acts, max_size=40))
 def test_whatever_happens_every_request_ends_once_as_it_does_alone(drive, crowd, history) -> None:
     for what in (*crowd, *history):
@@ -80,7 +80,7 @@ def test_whatever_happens_every_request_ends_once_as_it_does_alone(drive, crowd,
     event(f"reused: {any(got.job.num_reused for got in drive.gathered)}")
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(1, 3), st.integers(0, 3), st.lists(st.integers(4, 16), min_size=2, max_size=5))
 def test_no_score_is_told_twice_or_lost_when_its_prompt_is_preempted(page_size, spare, lengths):
     """Small chunks, and an old request that takes page after page from those who still score."""
@@ -96,7 +96,7 @@ def test_no_score_is_told_twice_or_lost_when_its_prompt_is_preempted(page_size, 
     ]
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drives(), st.lists(requests, min_size=2, max_size=12))
 def test_under_pressure_nobody_is_dropped_and_pages_serve_again(drive, batch) -> None:
     for _ in range(2):  # the second time on what the first left in the cache

@@ -185,6 +185,15 @@ def test_a_deadline_reaches_those_that_wait_too_and_spares_the_others():
     assert (late.timings.queue, late.timings.prefill, late.timings.decode) == (3.0, 0.0, 0.0)
 
 
+def test_each_deadline_is_kept_whatever_the_order_they_came_in():
+    bench = Bench(seconds_a_step=1.0)
+    for i, timeout in enumerate((5.0, 2.0, 30.0, 3.0)):
+        bench.add(prompt=(i,), max_tokens=20, timeout=timeout)
+    told = bench.run()
+    assert [len(told[f"request-{i}"]) - 1 for i in (0, 1, 3)] == [5, 2, 3]  # a token a step
+    assert ending_of(told["request-2"]).reason == "length"
+
+
 def test_end_all_leaves_nobody_without_an_ending():
     bench = Bench(max_batch=1)
     bench.add()
