@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     from server.metrics import Metrics
     from server.settings import Settings
 
+# How often a thread of torch's OpenMP (libgomp) looks before it sleeps at a barrier: some tens of
+# microseconds. By default it spins for milliseconds, and with a busy neighbour on the machine a
+# step can take fifty times as long (docs/log.md).
+SPIN_COUNT = "20000"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done. 1: it could not be done. 2: it was asked for in a way that means nothing."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
     try:
         arguments = build_parser().parse_args(argv)
         return COMMANDS[arguments.command](arguments)

@@ -50,9 +50,9 @@ def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
     table = config.vocab_size * config.hidden_size
     for precision, width in PRECISIONS.items():
         found[f"memory in {precision}"] = (
-            f"{_bytes(sizes * width)} ({_bytes(table * width)} of it the tied matrix),"
-            f" and {_bytes(kept * width)} a cached token"
+            f"{_bytes(sizes * width)} ({_bytes(table * width)} of it the tied matrix)"
         )
+    found["KV cache"] = f"{_bytes(kept * KV_WIDTH)} a token, in float32"
     return found
 
 

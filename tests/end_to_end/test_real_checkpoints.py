@@ -3,12 +3,13 @@
 import base64
 import io
 import math
+import subprocess
 import threading
 
 import numpy as np
 import pytest
 
-from tests.end_to_end.running import events
+from tests.end_to_end.running import ROOT, TIEDLM, events
 
 PROMPT = "The capital of France is"
 NASTY = "naïve 3.14159 世界 😀👩‍👩‍👧 \t\n\n  x\u0000é\u0301 <|im_start|> don't"
@@ -138,3 +139,22 @@ def test_a_temperature_scales_the_logits(real):
             before["logit"] / 0.5 - cold["logsumexp"], abs=1e-4
         )
     assert math.isclose(raw["top_mass"], sum(t["probability"] for t in raw["top"]), rel_tol=1e-12)
+
+
+def run(*arguments):
+    return subprocess.run(
+        [*TIEDLM, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+
+
+def test_a_prompt_is_continued_without_a_server(real):
+    model = real.http.get("/props").json()["model"]
+    served = real.generate(PROMPT, max_tokens=4, temperature=0)["choices"][0]["text"]
+    assert run("generate", model, PROMPT, "--max-tokens", "4") == served + "\n"
+
+
+def test_inspecting_a_model_tells_what_is_served(real):
+    props = real.http.get("/props").json()
+    told = run("inspect", props["model"])
+    assert props["model_sha256"] in told
+    assert f"{props['parameters']:,}" in told
