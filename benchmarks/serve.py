@@ -55,7 +55,7 @@ def memory(server: Server) -> dict[str, Any]:
     """After work: every weight has been read."""
     props = httpx.get(f"{server.url}/props").json()
     occupied, idle = server.resident_bytes(), idle_bytes()
-    parameters, pool = props["parameter_bytes"], props["kv_cache_bytes"]
+    parameters, pool = props["parameter_bytes"], props["limits"]["kv_cache_memory"]
     return {
         "resident_mb": occupied >> 20,
         "idle_process_mb": idle >> 20,

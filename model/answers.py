@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from model.distribution import reports, scores
+from model.distribution import log_softmax, reports, scores
 from model.embedding import TiedEmbedding
 from model.sampler import draw, scale, truncate
 from model.step import Ask, Report, Row, Sampling, Score
@@ -30,7 +30,7 @@ def answer_last(
     answers: list[tuple[Score | None, Report | None]] = []
     for part in _chunks(len(rows), embedding.vocab_size):
         logits = embedding.logits(hidden[part])
-        answers += _answer(rows[part], logits, logits.log_softmax(-1))
+        answers += _answer(rows[part], logits, log_softmax(logits))
     return answers
 
 
@@ -62,7 +62,7 @@ def _choose(
     softmax of (V,).
     """
     scaled = scale(logits, row, sampling)
-    logprobs = raw if scaled is logits else scaled.log_softmax(-1)
+    logprobs = raw if scaled is logits else log_softmax(scaled[None])[0]
     is_processed = row.ask is not None and row.ask.is_processed
     if sampling.temperature == 0.0 and not is_processed:
         return int(logprobs.argmax()), raw, logits
@@ -88,7 +88,7 @@ def score_targets(
     told: list[Report] = []
     for part in _chunks(len(targets), embedding.vocab_size):
         logits = embedding.logits(hidden[part])
-        logprobs = logits.log_softmax(-1)
+        logprobs = log_softmax(logits)
         found += scores(logits, logprobs, targets[part])
         if ask is not None and (ask.top or ask.summary):
             told += reports(ask, logits, logits, logprobs)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model.attention import attend, visible_keys
+from model.distribution import log_softmax
 from model.transformer import Transformer
 
 
@@ -42,5 +43,5 @@ def generate(transformer: Transformer, prompt: list[int], max_tokens: int) -> li
     """Greedy; ties to the lowest id."""
     tokens = list(prompt)
     for _ in range(max_tokens):
-        tokens.append(int(logits(transformer, tokens)[-1].log_softmax(-1).argmax()))
+        tokens.append(int(log_softmax(logits(transformer, tokens)[-1:]).argmax()))
     return tokens[len(prompt) :]

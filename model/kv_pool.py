@@ -7,6 +7,7 @@ P pages of `page_size` tokens, L layers, K key-value heads, D head width.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +23,12 @@ def num_bytes_per_token(config: ModelConfig) -> int:
 
 class KVPool:
     def __init__(self, config: ModelConfig, num_pages: int, page_size: int = PAGE_SIZE) -> None:
-        """Zeros, not garbage: a masked key still multiplies its value by 0, and 0 * NaN is NaN."""
+        """
+        Zeros, not garbage: a masked key still multiplies its value by 0, and 0 * NaN is NaN.
+        numpy's zeros are untouched memory, resident once written; torch's are written at once.
+        """
         shape = (config.num_layers, num_pages, page_size, config.num_kv_heads, config.head_dim)
-        self.keys, self.values = torch.zeros(shape), torch.zeros(shape)  # resident once written
+        self.keys, self.values = (torch.from_numpy(np.zeros(shape, np.float32)) for _ in range(2))
         self.num_pages, self.page_size = num_pages, page_size
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.distribution import top_tokens
+from model.distribution import log_softmax, top_tokens
 from model.step import Row, Sampling
 
 MINUS_INFINITY = float("-inf")
@@ -116,7 +116,7 @@ def _nucleus(logprobs: Tensor, kept: Tensor | None, top_p: float) -> Tensor:
 
 def _keep(logprobs: Tensor, ids: Tensor) -> Tensor:
     out = torch.full_like(logprobs, MINUS_INFINITY)
-    out[ids] = logprobs[ids].log_softmax(-1)
+    out[ids] = log_softmax(logprobs[ids][None])[0]
     return out
 
 

@@ -33,12 +33,17 @@ KV_SHARE = 0.25  # of the available memory, for the KV cache, unless a flag says
 def load_model(settings: Settings, metrics: Metrics) -> ServedModel:
     """Raises CannotLoad."""
     try:
-        checkpoint = load(resolve(settings.model))
+        checkpoint = load_named(settings.model)
         return serve_checkpoint(checkpoint, settings, metrics)
     except CheckpointError as error:
         raise CannotLoad(str(error)) from None
     except MemoryError:
         raise CannotLoad(f"there is not enough memory for {settings.model}") from None
+
+
+def load_named(name: str) -> Checkpoint:
+    """A hub's snapshot folder is called by a hash: what the user typed is the better name."""
+    return load(resolve(name), None if Path(name).exists() else name)
 
 
 def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metrics) -> ServedModel:
@@ -60,6 +65,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
         context_length=min(context_length(settings, checkpoint), kv_tokens),
         precision=precision,
         sha256=checkpoint.sha256,
+        parameter_bytes=sum(runner.transformer.storages().values()),
         embedding_bytes=runner.transformer.embedding.num_bytes,
         shares_storage=True,  # TiedEmbedding looks up and projects with its one table
         kv_cache_tokens=kv_tokens,
@@ -144,7 +150,7 @@ def continue_prompt(name: str, prompt: str, max_tokens: int) -> Iterator[str]:
 
     Raises CheckpointError, and ValueError for a prompt that does not fit.
     """
-    checkpoint = load(resolve(name))
+    checkpoint = load_named(name)
     tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.config.vocab_size)
     ids = tokenizer.encode(prompt, add_special_tokens=True, parse_special=True)
     if not ids:

@@ -137,6 +137,7 @@ def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:
         context_length=min(settings.max_context or CONTEXT, CONTEXT),
         precision="float32",
         sha256="0" * 64,
+        parameter_bytes=0,
         embedding_bytes=0,
         shares_storage=True,
         kv_cache_tokens=NUM_PAGES * PAGE_SIZE,

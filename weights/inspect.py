@@ -52,7 +52,7 @@ def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
         found[f"memory in {precision}"] = (
             f"{_bytes(sizes * width)} ({_bytes(table * width)} of it the tied matrix)"
         )
-    found["KV cache"] = f"{_bytes(kept * KV_WIDTH)} a token, in float32"
+    found["KV cache"] = f"{_bytes(kept * PRECISIONS['float32'])} a token, in float32"
     return found
 
 

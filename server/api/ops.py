@@ -69,6 +69,7 @@ async def props(service: CurrentService, model: CurrentModel) -> Response:
             "model": model.name,
             "family": model.family,
             "parameters": model.num_parameters,
+            "parameter_bytes": model.parameter_bytes,
             "vocab_size": model.vocab_size,
             "context_length": model.context_length,
             "precision": model.precision,

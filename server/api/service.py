@@ -42,8 +42,9 @@ class ServedModel:
     context_length: int  # the smallest of the model's, --max-context and the KV cache
     precision: str
     sha256: str
+    parameter_bytes: int  # as held in memory, the tied matrix once
     embedding_bytes: int
-    shares_storage: bool  # measured, not assumed
+    shares_storage: bool
     kv_cache_tokens: int
     kv_cache_memory: int  # bytes
     special: SpecialIds

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.distribution import entropy, reports, scores, top_tokens
+from model.distribution import entropy, log_softmax, reports, scores, top_tokens
 from model.step import Ask
 
 COARSE = st.sampled_from([-3.0, -1.5, -1.0, -0.5, float("-inf")])  # so that ties are common
@@ -35,6 +35,21 @@ def test_rank_is_the_place_in_the_slow_sort(row, token):
     (score,) = scores(logprobs, logprobs, torch.tensor([token]))
     assert score.rank == slow_order(row).index(token) + 1
     assert (score.token, score.logprob) == (token, row[token])
+
+
+@pytest.mark.parametrize("vocab_size", [1, 2, 1003, 49_152, 262_144])
+def test_log_softmax_is_exact_and_sums_to_one_over_large_vocabularies(vocab_size):
+    torch.manual_seed(0)
+    logits = torch.randn(3, vocab_size) * 4 + 50
+    logprobs = log_softmax(logits)
+    assert torch.allclose(logprobs.double(), logits.double().log_softmax(-1), atol=5e-6, rtol=0)
+    assert torch.allclose(logprobs.double().exp().sum(-1), torch.ones(3).double(), atol=1e-6)
+
+
+def test_log_softmax_of_forbidden_tokens_is_minus_infinity():
+    logprobs = log_softmax(torch.tensor([[1.0, float("-inf"), 1.0]]))
+    assert logprobs[0, 1] == float("-inf")
+    assert logprobs[0, 0] == pytest.approx(-math.log(2), abs=1e-7)
 
 
 def test_entropy_and_logsumexp_are_the_textbook_ones():

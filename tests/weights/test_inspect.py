@@ -15,7 +15,8 @@ def test_default_model_is_described(smollm_path):
     assert "Q4_1 x 210, F32 x 61, Q8_0 x 1" in lines
     assert "the file has no output matrix" in lines
     assert "30.1 MB stored" in lines
-    assert "538.1 MB (113.2 MB of it the tied matrix), and 46.1 KB a cached token" in lines
+    assert "538.1 MB (113.2 MB of it the tied matrix)" in lines
+    assert "46.1 KB a token, in float32" in lines
 
 
 def test_what_the_tokenizer_adds_and_stops_at_is_told(gemma):

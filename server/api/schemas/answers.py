@@ -171,6 +171,7 @@ class Props(Answer):
     model: str
     family: str
     parameters: int
+    parameter_bytes: int
     vocab_size: int
     context_length: int
     precision: str
