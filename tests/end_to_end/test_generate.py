@@ -182,7 +182,9 @@ def test_a_seed_gives_the_same_choices_and_the_first_of_n_is_that_of_one(server)
 
 
 def test_without_a_seed_choices_differ(server):
-    answer = server.generate("abc", temperature=3.0, max_tokens=12, n=4)
+    not_the_order_to_fail = {"1": -100}
+    fields = {"temperature": 3.0, "logit_bias": not_the_order_to_fail}
+    answer = server.generate("abc", max_tokens=12, n=4, **fields)
     assert len({c["text"] for c in answer["choices"]}) == 4
 
 
