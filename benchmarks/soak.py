@@ -26,7 +26,7 @@ from benchmarks.process import Server
 
 NUM_CLIENTS = 24
 CANARY = {"prompt": "The capital of France is", "max_tokens": 12, "temperature": 0, "logprobs": 3}
-WORDS = [
+WORDS = ["the", "of", "and", "in", "is", "you", "that", "was", "for", "on", "are", "with", "his"]
     "the",
     "of",
     "and",

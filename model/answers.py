@@ -65,11 +65,11 @@ def _choose(
     logprobs = raw if scaled is logits else log_softmax(scaled[None])[0]
     is_processed = row.ask is not None and row.ask.is_processed
     if sampling.temperature == 0.0 and not is_processed:
-        return int(logprobs.argmax()), raw, logits
+        return int(logprobs.numpy().argmax()), raw, logits
     processed = truncate(logprobs, sampling)
     index = len(row.output)
     is_greedy = sampling.temperature == 0.0
-    token = int(processed.argmax()) if is_greedy else draw(processed, sampling.seed, index)
+    token = int(processed.numpy().argmax()) if is_greedy else draw(processed, sampling.seed, index)
     return (token, processed, scaled) if is_processed else (token, raw, logits)
 
 

@@ -8,6 +8,10 @@ vocabulary.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,20 +23,24 @@ def log_softmax(logits: Tensor) -> Tensor:
     logits (R,V) float32 -> (R,V) float32, each the exact value within two roundings.
 
     The sum is taken in float64: torch's own float32 log_softmax is off by 3e-5 over 262,144 tokens.
+    Row by row, so that a row's bits know no neighbour, and it stays in the processor's cache.
     """
-    likeliest = logits.amax(-1, keepdim=True)
-    return (logits - likeliest).sub_(_log_of_sum(logits, likeliest).float())
+    out = torch.empty_like(logits)
+    for row, told in zip(logits, out, strict=True):
+        likeliest, log_of_sum = _reduce(row)
+        torch.sub(row, likeliest, out=told).sub_(log_of_sum)
+    return out
 
 
-def logsumexp(logits: Tensor) -> Tensor:
-    """logits (R,V) float32 -> (R,) float64."""
-    likeliest = logits.amax(-1, keepdim=True)
-    return (likeliest.double() + _log_of_sum(logits, likeliest))[:, 0]
+def logsumexp(logits: Tensor) -> list[float]:
+    """logits (R,V) float32 -> R values, summed in float64."""
+    return [sum(_reduce(row)) for row in logits]
 
 
-def _log_of_sum(logits: Tensor, likeliest: Tensor) -> Tensor:
-    """-> (R,1) float64, relative to the likeliest."""
-    return (logits - likeliest).exp_().sum(-1, keepdim=True, dtype=torch.float64).log()
+def _reduce(row: Tensor) -> tuple[float, float]:
+    """row (V,) -> its maximum, and the logarithm of the sum of exp(row - maximum)."""
+    likeliest = float(row.max())
+    return likeliest, math.log(float((row - likeliest).exp_().sum(dtype=torch.float64)))
 
 
 def top_tokens(logprobs: Tensor, count: int) -> Tensor:
@@ -56,17 +64,17 @@ def top_tokens(logprobs: Tensor, count: int) -> Tensor:
 
 
 def scores(logits: Tensor, logprobs: Tensor, tokens: Tensor) -> list[Score]:
-    """
-    logits and logprobs (R,V), tokens (R,) -> the score of one token in each of the R distributions.
-    """
-    taken = logprobs.gather(-1, tokens[:, None])
-    ranks = 1 + (logprobs > taken).sum(-1)
-    # Ties of a lower id come first. Floats tie seldom: only rows that do are counted.
-    for row in ((logprobs == taken).sum(-1) > 1).nonzero().flatten().tolist():
-        ranks[row] += (logprobs[row, : tokens[row]] == taken[row]).sum()
-    at = logits.gather(-1, tokens[:, None])[:, 0]
-    columns = (tokens.tolist(), taken[:, 0].tolist(), ranks.tolist(), at.tolist())
-    return [Score(*score) for score in zip(*columns, strict=True)]
+    """logits and logprobs (R,V), tokens (R,) -> the score of one token in each distribution."""
+    at = tokens[:, None]
+    columns = (tokens, logprobs.gather(-1, at)[:, 0], logits.gather(-1, at)[:, 0])
+    found = zip(*(column.tolist() for column in columns), logprobs.numpy(), strict=True)
+    return [Score(token, logprob, _rank(row, token), logit) for token, logprob, logit, row in found]
+
+
+def _rank(row: npt.NDArray[np.float32], token: int) -> int:
+    """row (V,) -> 1 + how many tokens come before this one."""
+    above, ties_before = row > row[token], row[:token] == row[token]
+    return 1 + int(np.count_nonzero(above)) + int(np.count_nonzero(ties_before))
 
 
 def tops(logits: Tensor, logprobs: Tensor, count: int) -> list[tuple[Score, ...]]:
@@ -89,7 +97,7 @@ def reports(ask: Ask, logits: Tensor, scaled: Tensor, logprobs: Tensor) -> list[
     """logits as the model gave them, scaled (what softmax is taken of) and logprobs, each (R,V)."""
     ids = torch.tensor(ask.ids, dtype=torch.long)
     entropies = entropy(logprobs) if ask.summary else []
-    sums = logsumexp(scaled).tolist() if ask.summary else []
+    sums = logsumexp(scaled) if ask.summary else []
     return [
         Report(
             top=top,

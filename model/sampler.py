@@ -12,14 +12,17 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.distribution import log_softmax, top_tokens
+from model.distribution import log_softmax
 from model.step import Row, Sampling
 
 MINUS_INFINITY = float("-inf")
-NUM_CANDIDATES = 1024  # top-p looks at so many before it sorts the whole vocabulary
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 
 def scale(logits: Tensor, row: Row, sampling: Sampling) -> Tensor:
@@ -81,42 +84,42 @@ def _repetition(scaled: Tensor, seen: Sequence[int], penalty: float) -> None:
 
 
 def truncate(logprobs: Tensor, sampling: Sampling) -> Tensor:
-    """
-    log-softmax of the scaled logits (V,) -> the processed distribution (V,), summing to one again.
-    """
+    """log-softmax of the scaled logits (V,) -> the processed distribution (V,), summing to one."""
+    row: Floats = logprobs.numpy()
     if sampling.temperature == 0.0:
-        return _keep(logprobs, logprobs.argmax()[None])
+        return _keep(logprobs, np.array([row.argmax()]))
     kept = None
-    if 0 < sampling.top_k < len(logprobs):
-        kept = top_tokens(logprobs[None], sampling.top_k)[0]
+    if 0 < sampling.top_k < len(row):
+        kept = _likeliest(row, sampling.top_k)
     if sampling.top_p < 1.0:
-        kept = _nucleus(logprobs, kept, sampling.top_p)
+        kept = _nucleus(row, kept, sampling.top_p)
     if sampling.min_p > 0.0:
-        likely = logprobs.exp() >= sampling.min_p * logprobs.max().exp()
-        kept = likely.nonzero().flatten() if kept is None else kept[likely[kept]]
+        likely = np.exp(row) >= sampling.min_p * np.exp(row.max())
+        kept = np.flatnonzero(likely) if kept is None else kept[likely[kept]]
     return logprobs if kept is None else _keep(logprobs, kept)
 
 
-def _nucleus(logprobs: Tensor, kept: Tensor | None, top_p: float) -> Tensor:
-    """
-    The fewest of the most likely ids whose share reaches top_p (Holtzman et al. 2020), one at
-    least.
-    """
-    if kept is None:
-        kept = top_tokens(logprobs[None], min(NUM_CANDIDATES, len(logprobs)))[0]
-        if float(logprobs[kept].double().exp().sum()) < top_p:
-            kept = top_tokens(logprobs[None], len(logprobs))[0]
-        total = 1.0
-    else:
-        total = float(logprobs[kept].double().exp().sum())
-    mass = logprobs[kept].double().exp().cumsum(-1)
-    reached = int(torch.searchsorted(mass, top_p * total)) + 1
-    return kept[:reached]
+def _likeliest(row: Floats, count: int) -> Ids:
+    """The `count` most likely ids, ties to the lowest, in no order: a selection, not a sort."""
+    floor = np.partition(row, len(row) - count)[len(row) - count]
+    above = np.flatnonzero(row > floor)
+    ties = np.flatnonzero(row == floor)[: count - len(above)]
+    return np.concatenate((above, ties))
 
 
-def _keep(logprobs: Tensor, ids: Tensor) -> Tensor:
-    out = torch.full_like(logprobs, MINUS_INFINITY)
-    out[ids] = log_softmax(logprobs[ids][None])[0]
+def _nucleus(row: Floats, kept: Ids | None, top_p: float) -> Ids:
+    """The fewest of the most likely ids whose share reaches top_p (Holtzman et al. 2020)."""
+    among = row if kept is None else row[np.sort(kept)]
+    sorted_probabilities = torch.from_numpy(np.exp(np.sort(among)[::-1]))
+    mass = sorted_probabilities.cumsum(-1, dtype=torch.float64)
+    reached = int(torch.searchsorted(mass, top_p * float(mass[-1]))) + 1
+    ids = _likeliest(among, reached)
+    return ids if kept is None else np.sort(kept)[ids]
+
+
+def _keep(logprobs: Tensor, ids: Ids) -> Tensor:
+    out, at = torch.full_like(logprobs, MINUS_INFINITY), torch.from_numpy(ids)
+    out[at] = log_softmax(logprobs[at][None])[0]
     return out
 
 
@@ -125,10 +128,11 @@ def draw(logprobs: Tensor, seed: int, index: int) -> int:
     Processed distribution (V,) -> an id: where one uniform number falls in the cumulative sum, in
     order of ids.
     """
-    cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
+    possible = np.flatnonzero(logprobs.numpy() > MINUS_INFINITY)  # exp is slow at minus infinity
+    cumulative = logprobs[torch.from_numpy(possible)].exp().cumsum(-1, dtype=torch.float64)
     at = uniform(seed, index) * float(cumulative[-1])
-    # The first id whose mass exceeds `at`: never one of probability 0, which adds nothing to it.
-    return int(torch.searchsorted(cumulative, at, right=True))
+    # The first id whose mass exceeds `at`: one that underflowed to 0 adds nothing and is passed.
+    return int(possible[int(torch.searchsorted(cumulative, at, right=True))])
 
 
 def uniform(seed: int, index: int) -> float:
