@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= smollm2-135m-instruct
 BIN := $(VENV)/bin
 
-.PHONY: serve test check fix bench clean
+.PHONY: serve test check fix bench soak clean
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml
@@ -33,7 +33,12 @@ fix: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed  ## side by side with transformers; the last line is one line of JSON
+	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.serve
+
+soak: $(VENV)/.installed  ## ten minutes of mixed load; fails on a 5xx, growth or a changed answer
+	$(BIN)/python -m benchmarks.soak
 
 clean:
 	rm -rf $(VENV) build *.egg-info
