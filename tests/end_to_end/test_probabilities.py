@@ -1,0 +1,92 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+
+from tests.scripted import BOS, CONTEXT, EOS, VOCAB_SIZE
+
+
+def probabilities(server, prompt, **fields):
+    body = {"prompt": prompt, "add_special_tokens": False} | fields
+    answer = server.post("/next-token-probabilities", body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_probabilities_have_the_documented_shape(server):
+    answer = probabilities(server, ["ab", "c"], top_k=2, ids=[5], texts=["x", "</s>"])
+    assert answer["object"] == "next_token_probabilities"
+    assert answer["usage"]["prompt_tokens"] == 3
+    assert answer["usage"]["completion_tokens"] == 0
+    first, second = answer["results"]
+    assert [t["id"] for t in first["selected"]] == [5, ord("x"), EOS]
+    assert (first["index"], second["index"], first["prompt_tokens"]) == (0, 1, 2)
+    best = first["top"][0]
+    assert (best["id"], best["text"], best["bytes"], best["rank"]) == (97, "a", [97], 1)
+    assert best["probability"] == pytest.approx(np.exp(best["logprob"]), rel=1e-12)
+    assert best["logprob"] == pytest.approx(best["logit"] - first["logsumexp"], abs=1e-5)
+    assert first["top_mass"] == pytest.approx(sum(t["probability"] for t in first["top"]))
+    assert "distribution" not in first
+
+
+def test_a_whole_distribution_is_the_same_in_every_form(server):
+    as_json = probabilities(server, ["ab", "c"], full="json")["results"]
+    as_base64 = probabilities(server, ["ab", "c"], full="base64")["results"]
+    body = {"prompt": ["ab", "c"], "add_special_tokens": False}
+    answer = server.post("/next-token-probabilities", body, headers={"accept": "application/x-npy"})
+    assert answer.headers["content-type"] == "application/x-npy"
+
+    matrix = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    assert (matrix.shape, matrix.dtype) == ((2, VOCAB_SIZE), np.float32)
+    for row, first, second in zip(matrix, as_json, as_base64, strict=True):
+        told = second["distribution"]
+        assert (told["dtype"], told["encoding"], told["shape"]) == ("float32", "base64", [260])
+        assert np.array_equal(np.frombuffer(base64.b64decode(told["data"]), "<f4"), row)
+        assert first["distribution"] == row.tolist()
+        assert np.exp(row.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_probability_of_nothing_is_a_number(server):
+    padded = VOCAB_SIZE - 1
+    [result] = probabilities(server, "ab", ids=[padded], full="json", top_k=VOCAB_SIZE)["results"]
+    [told] = result["selected"]
+    assert (told["logprob"], told["probability"], told["text"]) == (-9999.0, 0.0, "")
+    assert result["distribution"][padded] == -9999.0
+    assert result["top"][-1]["id"] == padded
+
+
+def test_a_temperature_flattens_the_distribution(server):
+    [raw] = probabilities(server, "ab")["results"]
+    [hot] = probabilities(server, "ab", temperature=3.0)["results"]
+    assert hot["entropy"] > raw["entropy"]
+    assert probabilities(server, "ab", temperature=3.0)["computed"]["logprobs_mode"] == "processed"
+    assert probabilities(server, "ab", temperature=1.0)["computed"]["logprobs_mode"] == "raw"
+
+
+def test_a_prompt_that_fills_the_context_still_has_a_next_token(server):
+    [result] = probabilities(server, [97] * CONTEXT)["results"]
+    assert result["top"][0]["id"] == 97
+
+
+def test_tokenize_and_detokenize_are_inverses(server):
+    text = "a é\n世😀<mark>"
+    tokens = server.post("/tokenize", {"prompt": text, "add_special_tokens": False}).json()
+    assert tokens["count"] == len(tokens["tokens"]) == len(tokens["pieces"])
+    assert tokens["max_model_len"] == CONTEXT
+    assert server.post("/detokenize", {"tokens": tokens["tokens"]}).json() == {"prompt": text}
+    for piece, token in zip(tokens["pieces"], tokens["tokens"], strict=True):
+        assert piece["id"] == token
+        assert bytes(piece["bytes"]) in text[piece["start"] : piece["end"]].encode()
+
+
+def test_tokenize_adds_special_tokens_unless_told_not_to(server):
+    assert server.post("/tokenize", {"prompt": "a"}).json()["tokens"] == [BOS, 97]
+    plain = {"prompt": "a", "add_special_tokens": False}
+    assert server.post("/tokenize", plain).json()["tokens"] == [97]
+
+
+def test_tokenizer_info_names_the_special_tokens(server):
+    info = server.http.get("/tokenizer_info").json()
+    assert (info["bos_token"], info["eos_token"], info["pad_token"]) == ("<s>", "</s>", None)
+    assert (info["bos_token_id"], info["vocab_size"]) == (BOS, VOCAB_SIZE)
