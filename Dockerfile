@@ -5,6 +5,8 @@ FROM ${BASE} AS build
 # Where the CPU build of torch comes from: options for pip, such as an index or a folder of wheels.
 ARG TORCH_PIP_OPTIONS=""
 ARG MODEL=smollm2-135m-instruct
+# The kernels are compiled here; the image that runs holds no compiler.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN pip install --quiet ${TORCH_PIP_OPTIONS} torch==2.13.0

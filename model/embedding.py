@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.linear import project
+from model.kernels import Kernels
 
 
 @dataclass(frozen=True, slots=True)
 class TiedEmbedding:
     table: Tensor  # (V,C), float32 or bfloat16; the only copy there is
+    kernels: Kernels
     scale: float = (
         1.0  # multiplies a looked-up row (Gemma: the root of the width), never the projection
     )
@@ -38,4 +39,4 @@ class TiedEmbedding:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (N,C) float32 -> (N,V) float32."""
-        return project(hidden, self.table)
+        return self.kernels.linear(hidden, self.table)

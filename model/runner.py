@@ -15,6 +15,7 @@ from torch import Tensor
 from model.answers import answer_last, score_targets
 from model.assemble import Parts
 from model.families import FAMILIES
+from model.kernels import Kernels, choose
 from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
 from model.step import Report, Row, Sampled, Score
@@ -24,9 +25,11 @@ from weights.checkpoint import Checkpoint
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def build_transformer(checkpoint: Checkpoint, precision: str = "float32") -> Transformer:
+def build_transformer(
+    checkpoint: Checkpoint, precision: str = "float32", kernels: Kernels | None = None
+) -> Transformer:
     """precision: a key of DTYPES; how matrices are stored. Everything is computed in float32."""
-    parts = Parts(checkpoint.tensors, DTYPES[precision])
+    parts = Parts(checkpoint.tensors, DTYPES[precision], kernels or choose())
     return FAMILIES[checkpoint.config.family](checkpoint.config, parts)
 
 
@@ -37,21 +40,19 @@ def build_runner(
     num_pages: int,
     threads: int | None = None,
 ) -> Runner:
-    """threads: of the matrix products; None leaves torch's own choice, one a physical core."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """threads: of the arithmetic; None is torch's own choice, one a physical core."""
     pool = KVPool(checkpoint.config, num_pages)
-    return Runner(build_transformer(checkpoint, precision), pool)
+    return Runner(build_transformer(checkpoint, precision, choose(threads)), pool)
 
 
 class Runner:
-    """page_size, num_pages and vocab_size are for the engine."""
+    """page_size, num_pages and vocab_size are for the engine, kernels is for who asks."""
 
     def __init__(self, transformer: Transformer, pool: KVPool) -> None:
         self.transformer, self.pool = transformer, pool
         self.page_size, self.num_pages = pool.page_size, pool.num_pages
         self.vocab_size = transformer.embedding.vocab_size
-        self.windows = {block.attention.window for block in transformer.blocks}
+        self.kernels, self._kernels = transformer.kernels.name, transformer.kernels
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> list[Sampled]:
@@ -61,8 +62,8 @@ class Runner:
         FloatingPointError where a hidden state is not finite: the pages written are then cleared
         for their next owner.
         """
-        batch = plan(rows, self.page_size, self.windows)
-        memory = PagedMemory(self.pool, batch)
+        batch = plan(rows, self.page_size)
+        memory = PagedMemory(self.pool, batch, self._kernels)
         hidden = self.transformer.forward(batch.tokens, batch.positions, memory)
         if not bool(hidden.isfinite().all()):
             self.pool.clear(batch.slots // self.page_size)

@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.embedding import TiedEmbedding
+from model.kernels import Kernels
 from model.linear import Linear
 from model.rope import angles, rotate
 from weights.checkpoint import LayerType
 
+Activation = Callable[[Tensor, Tensor | None], Tensor]  # x and up -> f(x) * up, or f(x)
 Angles = Mapping[LayerType, tuple[Tensor, Tensor]]  # cosines and sines, (N,1,D/2) each
 
 
@@ -98,23 +100,23 @@ class FusedQKV:
 
 @dataclass(frozen=True, slots=True)
 class GatedMLP:
-    activation: Callable[[Tensor], Tensor]
+    activation: Activation
     gate: Linear
     up: Linear
     down: Linear
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.gate(x)).mul_(self.up(x)))
+        return self.down(self.activation(self.gate(x), self.up(x)))
 
 
 @dataclass(frozen=True, slots=True)
 class PlainMLP:
-    activation: Callable[[Tensor], Tensor]
+    activation: Activation
     up: Linear
     down: Linear
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.up(x), None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class Transformer:
     frequencies: Mapping[
         LayerType, Tensor
     ]  # rotary, (D/2,) by layer type; empty: learned positions
+    kernels: Kernels
     positions: Tensor | None = None  # learned, (max_position_embeddings, C)
 
     def forward(self, tokens: Tensor, positions: Tensor, memory: Memory) -> Tensor:

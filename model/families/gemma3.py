@@ -7,20 +7,19 @@ Its norms are stored as the distance from one.
 
 from __future__ import annotations
 
-from model.assemble import ACTIVATIONS, Parts
-from model.embedding import TiedEmbedding
+from model.assemble import Parts
 from model.rope import inverse_frequencies
 from model.transformer import Attention, Block, GatedMLP, RMSNorm, SeparateQKV, Transformer
 from weights.checkpoint import ModelConfig
 
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
-    table = parts.matrix("model.embed_tokens.weight")
     return Transformer(
-        embedding=TiedEmbedding(table, scale=config.embedding_scale),
+        embedding=parts.embedding("model.embed_tokens", config.embedding_scale),
         blocks=[_block(config, parts, layer) for layer in range(config.num_layers)],
         final_norm=_norm(config, parts, "model.norm"),
         frequencies={kind: inverse_frequencies(rope) for kind, rope in config.ropes.items()},
+        kernels=parts.kernels,
     )
 
 
@@ -36,7 +35,7 @@ def _block(config: ModelConfig, parts: Parts, layer: int) -> Block:
         attention_post_norm=_norm(config, parts, f"{at}.post_attention_layernorm"),
         mlp_norm=_norm(config, parts, f"{at}.pre_feedforward_layernorm"),
         mlp=GatedMLP(
-            ACTIVATIONS[config.activation],
+            parts.activation(config.activation),
             *(parts.linear(f"{at}.mlp.{x}_proj") for x in ("gate", "up", "down")),
         ),
         mlp_post_norm=_norm(config, parts, f"{at}.post_feedforward_layernorm"),

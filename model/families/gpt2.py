@@ -4,18 +4,18 @@ GPT-2: LayerNorm, learned positions, one matrix for queries, keys and values, a 
 
 from __future__ import annotations
 
-from model.assemble import ACTIVATIONS, Parts
-from model.embedding import TiedEmbedding
+from model.assemble import Parts
 from model.transformer import Attention, Block, FusedQKV, LayerNorm, PlainMLP, Transformer
 from weights.checkpoint import ModelConfig
 
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
     return Transformer(
-        embedding=TiedEmbedding(parts.matrix("transformer.wte.weight")),
+        embedding=parts.embedding("transformer.wte"),
         blocks=[_block(config, parts, layer) for layer in range(config.num_layers)],
         final_norm=_norm(config, parts, "transformer.ln_f"),
         frequencies={},
+        kernels=parts.kernels,
         positions=parts.vector("transformer.wpe.weight"),
     )
 
@@ -38,7 +38,7 @@ def _block(config: ModelConfig, parts: Parts, layer: int) -> Block:
         ),
         mlp_norm=_norm(config, parts, f"{at}.ln_2"),
         mlp=PlainMLP(
-            ACTIVATIONS[config.activation],
+            parts.activation(config.activation),
             parts.conv1d(f"{at}.mlp.c_fc"),
             parts.conv1d(f"{at}.mlp.c_proj"),
         ),

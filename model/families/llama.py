@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from model.assemble import ACTIVATIONS, Parts
-from model.embedding import TiedEmbedding
+from model.assemble import Parts
 from model.rope import inverse_frequencies
 from model.transformer import Attention, Block, GatedMLP, RMSNorm, SeparateQKV, Transformer
 from weights.checkpoint import ModelConfig
@@ -11,10 +10,11 @@ from weights.checkpoint import ModelConfig
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
     return Transformer(
-        embedding=TiedEmbedding(parts.matrix("model.embed_tokens.weight")),
+        embedding=parts.embedding("model.embed_tokens"),
         blocks=[_block(config, parts, layer) for layer in range(config.num_layers)],
         final_norm=RMSNorm(parts.vector("model.norm.weight"), config.norm_eps),
         frequencies={kind: inverse_frequencies(rope) for kind, rope in config.ropes.items()},
+        kernels=parts.kernels,
     )
 
 
@@ -34,7 +34,7 @@ def _block(config: ModelConfig, parts: Parts, layer: int) -> Block:
         ),
         mlp_norm=RMSNorm(parts.vector(f"{at}.post_attention_layernorm.weight"), config.norm_eps),
         mlp=GatedMLP(
-            ACTIVATIONS[config.activation],
+            parts.activation(config.activation),
             *(parts.linear(f"{at}.mlp.{x}_proj", config.mlp_bias) for x in ("gate", "up", "down")),
         ),
     )

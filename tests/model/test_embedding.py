@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from model.embedding import TiedEmbedding
+from model.kernels import choose
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lookup_and_projection_read_one_storage(dtype):
     table = torch.randn(11, 6).to(dtype)
-    embedding = TiedEmbedding(table, scale=2.0)
+    embedding = TiedEmbedding(table, choose(), scale=2.0)
     hidden = torch.eye(6)
     before = embedding.lookup(torch.tensor([3])), embedding.logits(hidden)[:, 3]
     table[3] = 7.0  # behind the embedding's back: both ends must see it
@@ -19,7 +20,8 @@ def test_lookup_and_projection_read_one_storage(dtype):
 
 def test_the_scale_is_for_lookup_only():
     table = torch.randn(5, 4)
-    plain, scaled = TiedEmbedding(table), TiedEmbedding(table, scale=4**0.5)
+    kernels = choose()
+    plain, scaled = TiedEmbedding(table, kernels), TiedEmbedding(table, kernels, scale=4**0.5)
     tokens, hidden = torch.arange(5), torch.randn(2, 4)
     assert torch.equal(scaled.lookup(tokens), plain.lookup(tokens) * 2.0)
     assert torch.equal(scaled.logits(hidden), plain.logits(hidden))

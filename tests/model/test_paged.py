@@ -12,22 +12,18 @@ from weights.load import load
 
 
 def test_the_worked_example_of_the_module():
-    batch = plan([Row([9], 5, [7, 2])], page_size=4, windows=[None, 2])
+    batch = plan([Row([9], 5, [7, 2])], page_size=4)
     assert (batch.positions.tolist(), batch.slots.tolist()) == ([5], [9])
-    (group,) = batch.groups
-    full, near = group.views[None], group.views[2]
-    assert full.pages.tolist() == [[7, 2]]
-    assert full.visible[0, 0].tolist() == [True] * 6 + [False] * 2
-    assert near.pages.tolist() == [[2]]
-    assert near.visible[0, 0].tolist() == [True, True, False, False]
+    assert (batch.spans.rows.tolist(), batch.spans.pages.tolist()) == ([[0, 5, 1, 0]], [7, 2])
 
 
-def test_decoding_rows_come_first_and_every_row_knows_its_place():
+def test_every_row_knows_its_place():
     rows = [Row([1, 2, 3], 0, [0]), Row([4], 2, [1]), Row([5, 6], 4, [2, 3]), Row([7], 0, [4])]
     batch = plan(rows, page_size=4)
-    assert batch.tokens.tolist() == [4, 7, 1, 2, 3, 5, 6]
-    assert batch.firsts == (2, 0, 5, 1)
-    assert [group.shape for group in batch.groups] == [(2, 1), (1, 3), (1, 2)]
+    assert batch.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert batch.firsts == (0, 3, 4, 6)
+    assert batch.spans.rows.tolist() == [[0, 0, 3, 0], [3, 2, 1, 1], [4, 4, 2, 2], [6, 0, 1, 4]]
+    assert batch.spans.pages.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_any_chunking_over_scattered_dirty_pages_is_the_whole_text_at_once(tmp_path):

@@ -1,0 +1,103 @@
+// Exponentials, and what is made of them one element or one row at a time.
+#pragma once
+#include "jobs.hpp"
+
+namespace tiedlm {
+
+constexpr float SMALLEST_EXPONENT = -87.33f;  // e to this is just above the least normal float
+constexpr float EXP_COEFFICIENTS[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
+                                      1.6666665459e-1f, 5.0000001201e-1f};
+
+// e^x for x <= 0, within 2 units of the last place; 0 below SMALLEST_EXPONENT; NaN stays NaN.
+//
+// x = n*ln2 + r with |r| <= ln2/2; e^r by the polynomial of Cephes' expf (Moshier 1992), times 2^n.
+template <class V>
+inline typename V::Reg exp_negative(typename V::Reg x) {
+    using R = typename V::Reg;
+    const R least = V::set(SMALLEST_EXPONENT);
+    const R bounded = V::max(least, x);
+    const R n = V::round(V::mul(bounded, V::set(1.44269504088896341f)));
+    R r = V::fma(n, V::set(-0.693359375f), bounded);
+    r = V::fma(n, V::set(2.12194440e-4f), r);
+    R p = V::set(1.9875691500e-4f);
+    for (const float c : EXP_COEFFICIENTS) p = V::fma(p, r, V::set(c));
+    p = V::add(V::fma(p, V::mul(r, r), r), V::set(1.0f));
+    return V::where_less(x, least, V::zero(), V::scale_by_power(p, n));
+}
+
+// The sum of term(x) over a row, in float64: in float32 the error over 262,144 terms would reach the
+// sixth digit. What is missing to 16 is filled with -inf, whose term must be 0.
+template <class V, class F>
+inline double sum_row(const float* row, int64_t size, F term) {
+    typename V::Doubles lanes = V::zero_doubles();
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) lanes = V::accumulate(lanes, term(V::load(row + i)));
+    if (i < size) {
+        float last[LANES];
+        for (int64_t j = 0; j < LANES; ++j) last[j] = i + j < size ? row[i + j] : -__builtin_inff();
+        lanes = V::accumulate(lanes, term(V::load(last)));
+    }
+    double parts[LANES], total = 0.0;
+    V::store(parts, lanes);
+    for (const double part : parts) total += part;
+    return total;
+}
+
+template <class V>
+double log_sum_exp(const float* logits, int64_t size) {
+    float largest = logits[0];
+    for (int64_t i = 1; i < size; ++i) largest = logits[i] > largest ? logits[i] : largest;
+    const typename V::Reg shift = V::set(largest);
+    const double sum = sum_row<V>(logits, size, [&](typename V::Reg x) {
+        return exp_negative<V>(V::sub(x, shift));
+    });
+    return double(largest) + __builtin_log(sum);
+}
+
+template <class V>
+double entropy(const float* logprobs, int64_t size) {
+    return -sum_row<V>(logprobs, size, [](typename V::Reg x) {
+        return V::mul(exp_negative<V>(x), V::max(V::set(SMALLEST_EXPONENT), x));
+    });
+}
+
+// x * sigmoid(s), where s is x for SiLU. For GELU by tanh (Hendrycks & Gimpel 2016) it is
+// 2*sqrt(2/pi)*(x + 0.044715*x^3), because (1 + tanh(u))/2 = sigmoid(2u).
+template <class V>
+inline typename V::Reg gated(Gate gate, typename V::Reg x) {
+    using R = typename V::Reg;
+    R s = x;
+    if (gate == Gate::GELU_TANH) {
+        const R cubic = V::mul(V::mul(V::set(0.0713548162726f), V::mul(x, x)), x);
+        s = V::fma(V::set(1.59576912160573f), x, cubic);
+    }
+    const R one = V::set(1.0f), e = exp_negative<V>(V::negative_abs(s));
+    const R top = V::where_less(s, V::zero(), e, one);
+    return V::div(V::mul(x, top), V::add(one, e));
+}
+
+// x times the normal distribution's cumulative probability, by the C library one at a time: checkpoints
+// that want it are rare.
+template <class V>
+void gate_exactly(float* x, const float* up, int64_t size) {
+    for (int64_t i = 0; i < size; ++i) {
+        const float y = 0.5f * x[i] * __builtin_erfcf(-0.70710678118655f * x[i]);
+        x[i] = up == nullptr ? y : y * up[i];
+    }
+}
+
+template <class V>
+void gate(Gate kind, float* x, const float* up, int64_t size) {
+    if (kind == Gate::GELU) return gate_exactly<V>(x, up, size);
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) {
+        const typename V::Reg y = gated<V>(kind, V::load(x + i));
+        V::store(x + i, up == nullptr ? y : V::mul(y, V::load(up + i)));
+    }
+    if (i == size) return;
+    const int rest = int(size - i);
+    const typename V::Reg y = gated<V>(kind, V::load(x + i, rest));
+    V::store(x + i, up == nullptr ? y : V::mul(y, V::load(up + i, rest)), rest);
+}
+
+}  // namespace tiedlm

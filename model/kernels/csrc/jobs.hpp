@@ -1,0 +1,76 @@
+// What the operators are asked, and the table of functions that each instruction set fills in.
+//
+// All arrays are dense, row-major and float32 unless said otherwise. No function here allocates,
+// locks or knows of threads: api.cpp cuts a job into pieces, and pieces may run in any order on any
+// thread, because every element of a result is computed by one fixed order of operations.
+#pragma once
+#include <cstdint>
+
+namespace tiedlm {
+
+constexpr int LANES = 16;      // every sum runs in 16 interleaved lanes, whatever the registers
+constexpr int MAX_QUERIES = 6;  // of one attention item: the most rows of any register tile
+
+enum class Matrix : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
+enum class Gate : int32_t { SILU = 0, GELU_TANH = 1, GELU = 2 };
+
+// x (N,C), weight (O,C) float32 or bfloat16, bias (O,) or null -> out (N,O)
+struct Linear {
+    const float* x;
+    const void* weight;
+    const float* bias;
+    float* out;
+    int64_t num_rows, width, num_outputs;
+};
+
+struct Range {
+    int64_t first, last;  // [first, last)
+};
+
+// q and out (N,H,D), keys and values (P,page_size,K,D). Pages are those of all rows, in turn.
+struct Attention {
+    const float *q, *keys, *values;
+    float* out;
+    const int64_t* pages;
+    int64_t num_heads, num_kv_heads, head_dim, page_size;
+    float scale;
+    int64_t window;  // keys a query may see, itself included; 0: all before it
+};
+
+// Up to Kernels::rows queries that share one key-value head: `num_heads` heads of consecutive tokens.
+struct Item {
+    int64_t token;     // the first, of N
+    int64_t position;  // its place in its sequence
+    int64_t pages;     // where its row's pages begin in Attention::pages
+    int64_t head;      // the first, of H
+    int32_t num_tokens, num_heads;
+};
+
+struct Kernels {
+    const char* name;
+    int rows, outputs;  // of the register tile; an attention item has at most `rows` queries
+    void (*linear)(Matrix, const Linear&, Range rows, Range outputs);
+    // scratch: attention_scratch() floats
+    void (*attend)(const Attention&, const Item&, float* scratch);
+    // logits (size,) -> log of the sum of exponentials
+    double (*log_sum_exp)(const float* logits, int64_t size);
+    // logprobs (size,), none above 0 -> nats
+    double (*entropy)(const float* logprobs, int64_t size);
+    // gated (size,) = gate(gated) * up, up may be null for 1
+    void (*gate)(Gate, float* gated, const float* up, int64_t size);
+};
+
+extern const Kernels portable;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define TIEDLM_X86 1  // the vector files select their instructions by GCC's target pragma
+extern const Kernels avx2, avx512;
+#endif
+
+inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+inline int64_t attention_scratch(const Attention& a) {
+    const int64_t width = round_up(a.head_dim, LANES);
+    return MAX_QUERIES * (2 * width + round_up(a.page_size, LANES));
+}
+
+}  // namespace tiedlm

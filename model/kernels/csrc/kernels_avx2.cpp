@@ -1,0 +1,21 @@
+// The operators for x86-64 processors with AVX2 and FMA.
+//
+// The pragma stands before every function of this file and stays to its end, where templates are
+// instantiated. Nothing of the standard library may be instantiated under it: the linker could hand
+// that copy to the other files.
+#include "jobs.hpp"
+
+#ifdef TIEDLM_X86
+#pragma GCC target("avx2,fma")
+#include "attention.hpp"
+#include "vector_avx2.hpp"
+
+namespace tiedlm {
+
+const Kernels avx2 = {
+    "avx2",           Avx2::ROWS,   Avx2::OUTPUTS, linear<Avx2>, attend<Avx2>,
+    log_sum_exp<Avx2>, entropy<Avx2>, gate<Avx2>,
+};
+
+}  // namespace tiedlm
+#endif

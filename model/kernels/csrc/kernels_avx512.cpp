@@ -1,0 +1,21 @@
+// The operators for x86-64 processors with AVX-512F.
+//
+// The pragma stands before every function of this file and stays to its end, where templates are
+// instantiated. Nothing of the standard library may be instantiated under it: the linker could hand
+// that copy to the other files.
+#include "jobs.hpp"
+
+#ifdef TIEDLM_X86
+#pragma GCC target("avx512f,avx2,fma")
+#include "attention.hpp"
+#include "vector_avx512.hpp"
+
+namespace tiedlm {
+
+const Kernels avx512 = {
+    "avx512",           Avx512::ROWS,   Avx512::OUTPUTS, linear<Avx512>, attend<Avx512>,
+    log_sum_exp<Avx512>, entropy<Avx512>, gate<Avx512>,
+};
+
+}  // namespace tiedlm
+#endif

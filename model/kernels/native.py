@@ -1,0 +1,139 @@
+"""
+The kernels of csrc/, called through ctypes, which lets other Python threads run meanwhile.
+
+Their bits depend on neither the batch nor the number of threads. What a pointer must point to is
+checked here: the native side believes what it is told.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.kernels.interface import Gate, Spans
+
+MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
+GATES: Mapping[Gate, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2}  # jobs.hpp: Gate
+INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
+
+_P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+SIGNATURES: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
+    "open": (_P, (ctypes.c_char_p, _I)),
+    "close": (None, (_P,)),
+    "name": (ctypes.c_char_p, (_P,)),
+    "linear": (None, (_P, _P, _P, _I, _P, _P, _L, _L, _L)),
+    "attend": (None, (_P, _P, _P, _P, _P, _P, _L, _P, _L, _L, _L, _L, _F, _L)),
+    "log_sum_exp": (None, (_P, _P, _P, _L, _L)),
+    "entropy": (None, (_P, _P, _P, _L, _L)),
+    "gate": (None, (_P, _I, _P, _P, _L)),
+}
+
+
+def _load() -> ctypes.CDLL:
+    """OSError where the library was not built, or not for this system."""
+    paths = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
+    built = [path for path in paths if path.is_file()]
+    if not built:
+        raise FileNotFoundError("they were not built: the installation found no C++17 compiler")
+    library = ctypes.CDLL(str(built[0]))
+    for name, (result, arguments) in SIGNATURES.items():
+        function = getattr(library, f"tiedlm_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class NativeKernels:
+    def __init__(self, threads: int, instruction_set: str = "") -> None:
+        """instruction_set: one of INSTRUCTION_SETS, "" for the best. OSError: not to be had."""
+        library = _load()
+        context = library.tiedlm_open(instruction_set.encode(), threads)
+        if context is None:
+            raise OSError(f"this processor has no {instruction_set}")
+        self._library, self._context = library, context
+        self.name: str = library.tiedlm_name(context).decode()
+        # Not at exit, when another thread may be inside; the process ends its threads anyway.
+        weakref.finalize(self, library.tiedlm_close, context).atexit = False
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = x.contiguous()
+        (num_rows, width), num_outputs = x.shape, weight.shape[0]
+        assert weight.shape[1] == width
+        assert weight.is_contiguous()
+        out = torch.empty(num_rows, num_outputs)
+        self._library.tiedlm_linear(
+            self._context,
+            _floats(x),
+            weight.data_ptr(),
+            MATRICES[weight.dtype],
+            None if bias is None else _floats(bias),
+            out.data_ptr(),
+            num_rows,
+            width,
+            num_outputs,
+        )
+        return out
+
+    def attend(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        spans: Spans,
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        q = q.contiguous()
+        out = torch.empty_like(q)
+        _, page_size, num_kv_heads, head_dim = keys.shape
+        assert keys.shape == values.shape
+        assert q.shape[2] == head_dim
+        assert q.shape[1] % num_kv_heads == 0
+        self._library.tiedlm_attend(
+            self._context,
+            _floats(q),
+            _floats(keys),
+            _floats(values),
+            out.data_ptr(),
+            spans.rows.data_ptr(),
+            len(spans.rows),
+            spans.pages.data_ptr(),
+            q.shape[1],
+            num_kv_heads,
+            head_dim,
+            page_size,
+            scale,
+            window or 0,
+        )
+        return out
+
+    def gate(self, kind: Gate, x: Tensor, up: Tensor | None) -> Tensor:
+        """In place."""
+        assert up is None or up.shape == x.shape
+        other = None if up is None else _floats(up)
+        self._library.tiedlm_gate(self._context, GATES[kind], _floats(x), other, x.numel())
+        return x
+
+    def log_sum_exp(self, logits: Tensor) -> Tensor:
+        return self._reduce(self._library.tiedlm_log_sum_exp, logits)
+
+    def entropy(self, logprobs: Tensor) -> Tensor:
+        return self._reduce(self._library.tiedlm_entropy, logprobs)
+
+    def _reduce(self, function: Callable[..., None], values: Tensor) -> Tensor:
+        """values (R,V) -> (R,) float64"""
+        values = values.contiguous()
+        out = torch.empty(len(values), dtype=torch.float64)
+        function(self._context, _floats(values), out.data_ptr(), *values.shape)
+        return out
+
+
+def _floats(x: Tensor) -> int:
+    assert x.dtype == torch.float32
+    assert x.is_contiguous()
+    return x.data_ptr()
