@@ -27,27 +27,6 @@ from benchmarks.process import Server
 NUM_CLIENTS = 24
 CANARY = {"prompt": "The capital of France is", "max_tokens": 12, "temperature": 0, "logprobs": 3}
 WORDS = ["the", "of", "and", "in", "is", "you", "that", "was", "for", "on", "are", "with", "his"]
-    "the",
-    "of",
-    "and",
-    "a",
-    "in",
-    "is",
-    "it",
-    "you",
-    "that",
-    "was",
-    "for",
-    "on",
-    "are",
-    "with",
-    "as",
-    "his",
-    "they",
-    "be",
-    "at",
-    "one",
-]
 HOSTILE: list[bytes] = [
     b"{",
     b'{"prompt": "\\ud800"}',

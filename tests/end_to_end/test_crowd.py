@@ -42,8 +42,8 @@ def mixed_calls():
     chance = random.Random(0)
     calls = []
     for i in range(NUM_CLIENTS):
-        prompt = " ".join(chance.choices(WORDS, k=chance.choice([1, 5, 40, 120])))
-        call = {"prompt": prompt, "max_tokens": chance.choice([1, 6, 24]), "seed": i}
+        prompt = " ".join(chance.choices(WORDS, k=chance.choice([1, 5, 30, 90])))
+        call = {"prompt": prompt, "max_tokens": chance.choice([1, 4, 16]), "seed": i}
         call |= chance.choice([{"temperature": 0}, {"temperature": 0.9, "top_p": 0.9}])
         call |= chance.choice([{}, {"n": 2}, {"logprobs": 3}, {"stop": "e"}])
         calls.append(call | chance.choice([{}, {"prompt_logprobs": 2}]))
