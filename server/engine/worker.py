@@ -45,7 +45,7 @@ class Worker:
     ) -> None:
         self._runner, self._scheduler = runner, scheduler
         self._metrics, self._clock = metrics, clock
-        self._pace = Pace(min_tokens=runner.page_size)
+        self._pace = Pace(min_tokens=max(1, runner.page_size // 2))
         self._live: dict[int, Live] = {}
         self._next_deadline = inf  # no live one is earlier
         self._updates: list[tuple[Live, Update]] = []
