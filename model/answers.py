@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.distribution import log_softmax, reports, scores
 from model.embedding import TiedEmbedding
+from model.kernels import Kernels
 from model.sampler import draw, scale, truncate
 from model.step import Ask, Report, Row, Sampling, Score
 
@@ -30,51 +31,52 @@ def answer_last(
     answers: list[tuple[Score | None, Report | None]] = []
     for part in _chunks(len(rows), embedding.vocab_size):
         logits = embedding.logits(hidden[part])
-        answers += _answer(rows[part], logits, log_softmax(logits))
+        raw = log_softmax(logits, embedding.kernels)
+        answers += _answer(rows[part], logits, raw, embedding.kernels)
     return answers
 
 
 def _answer(
-    rows: Sequence[Row], logits: Tensor, raw: Tensor
+    rows: Sequence[Row], logits: Tensor, raw: Tensor, kernels: Kernels
 ) -> list[tuple[Score | None, Report | None]]:
     """logits and their log-softmax, (R,V)."""
     tokens = torch.zeros(len(rows), dtype=torch.long)
     shown, scaled = list(raw), list(logits)
     for r, row in enumerate(rows):
         if row.sampling is not None:
-            tokens[r], shown[r], scaled[r] = _choose(row, row.sampling, logits[r], raw[r])
+            tokens[r], shown[r], scaled[r] = _choose(row, row.sampling, logits[r], raw[r], kernels)
     is_raw = not any(row.ask is not None and row.ask.is_processed for row in rows)
     drawn = scores(logits, raw if is_raw else torch.stack(shown), tokens)
     return [
         (
             None if row.sampling is None else drawn[r],
-            None if row.ask is None else _report(row.ask, logits[r], scaled[r], shown[r]),
+            None if row.ask is None else _report(row.ask, logits[r], scaled[r], shown[r], kernels),
         )
         for r, row in enumerate(rows)
     ]
 
 
 def _choose(
-    row: Row, sampling: Sampling, logits: Tensor, raw: Tensor
+    row: Row, sampling: Sampling, logits: Tensor, raw: Tensor, kernels: Kernels
 ) -> tuple[int, Tensor, Tensor]:
     """
     logits and raw (V,) -> the token, the distribution to tell of (V,), and the logits it is the
     softmax of (V,).
     """
     scaled = scale(logits, row, sampling)
-    logprobs = raw if scaled is logits else log_softmax(scaled[None])[0]
+    logprobs = raw if scaled is logits else log_softmax(scaled[None], kernels)[0]
     is_processed = row.ask is not None and row.ask.is_processed
     if sampling.temperature == 0.0 and not is_processed:
         return int(logprobs.numpy().argmax()), raw, logits
-    processed = truncate(logprobs, sampling)
+    processed = truncate(logprobs, sampling, kernels)
     index = len(row.output)
     is_greedy = sampling.temperature == 0.0
     token = int(processed.numpy().argmax()) if is_greedy else draw(processed, sampling.seed, index)
     return (token, processed, scaled) if is_processed else (token, raw, logits)
 
 
-def _report(ask: Ask, logits: Tensor, scaled: Tensor, shown: Tensor) -> Report:
-    return reports(ask, logits[None], scaled[None], shown[None])[0]
+def _report(ask: Ask, logits: Tensor, scaled: Tensor, shown: Tensor, kernels: Kernels) -> Report:
+    return reports(ask, logits[None], scaled[None], shown[None], kernels)[0]
 
 
 def score_targets(
@@ -88,10 +90,10 @@ def score_targets(
     told: list[Report] = []
     for part in _chunks(len(targets), embedding.vocab_size):
         logits = embedding.logits(hidden[part])
-        logprobs = log_softmax(logits)
+        logprobs = log_softmax(logits, embedding.kernels)
         found += scores(logits, logprobs, targets[part])
         if ask is not None and (ask.top or ask.summary):
-            told += reports(ask, logits, logits, logprobs)
+            told += reports(ask, logits, logits, logprobs, embedding.kernels)
     return found, told
 
 

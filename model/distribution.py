@@ -8,39 +8,24 @@ vocabulary.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.kernels import Kernels
 from model.step import Ask, Report, Score
 
 
-def log_softmax(logits: Tensor) -> Tensor:
+def log_softmax(logits: Tensor, kernels: Kernels) -> Tensor:
     """
     logits (R,V) float32 -> (R,V) float32, each the exact value within two roundings.
 
     The sum is taken in float64: torch's own float32 log_softmax is off by 3e-5 over 262,144 tokens.
-    Row by row, so that a row's bits know no neighbour, and it stays in the processor's cache.
     """
-    out = torch.empty_like(logits)
-    for row, told in zip(logits, out, strict=True):
-        likeliest, log_of_sum = _reduce(row)
-        torch.sub(row, likeliest, out=told).sub_(log_of_sum)
-    return out
-
-
-def logsumexp(logits: Tensor) -> list[float]:
-    """logits (R,V) float32 -> R values, summed in float64."""
-    return [sum(_reduce(row)) for row in logits]
-
-
-def _reduce(row: Tensor) -> tuple[float, float]:
-    """row (V,) -> its maximum, and the logarithm of the sum of exp(row - maximum)."""
-    likeliest = float(row.max())
-    return likeliest, math.log(float((row - likeliest).exp_().sum(dtype=torch.float64)))
+    sums = kernels.log_sum_exp(logits)[:, None]
+    high = sums.float()
+    return (logits - high).sub_((sums - high).float())
 
 
 def top_tokens(logprobs: Tensor, count: int) -> Tensor:
@@ -93,11 +78,14 @@ def tops(logits: Tensor, logprobs: Tensor, count: int) -> list[tuple[Score, ...]
     ]
 
 
-def reports(ask: Ask, logits: Tensor, scaled: Tensor, logprobs: Tensor) -> list[Report]:
+def reports(
+    ask: Ask, logits: Tensor, scaled: Tensor, logprobs: Tensor, kernels: Kernels
+) -> list[Report]:
     """logits as the model gave them, scaled (what softmax is taken of) and logprobs, each (R,V)."""
     ids = torch.tensor(ask.ids, dtype=torch.long)
-    entropies = entropy(logprobs) if ask.summary else []
-    sums = logsumexp(scaled) if ask.summary else []
+    # abs: certainty is 0, not -0.
+    entropies = kernels.entropy(logprobs).abs().tolist() if ask.summary else []
+    sums = kernels.log_sum_exp(scaled).tolist() if ask.summary else []
     return [
         Report(
             top=top,
@@ -110,9 +98,3 @@ def reports(ask: Ask, logits: Tensor, scaled: Tensor, logprobs: Tensor) -> list[
         )
         for r, top in enumerate(tops(logits, logprobs, ask.top))
     ]
-
-
-def entropy(logprobs: Tensor) -> list[float]:
-    """logprobs (R,V) -> nats, one a row. A token of probability 0 adds nothing."""
-    terms = torch.where(logprobs.isneginf(), 0.0, logprobs.exp() * logprobs)
-    return (-terms.sum(-1, dtype=torch.float64)).tolist()

@@ -43,5 +43,7 @@ def generate(transformer: Transformer, prompt: list[int], max_tokens: int) -> li
     """Greedy; ties to the lowest id."""
     tokens = list(prompt)
     for _ in range(max_tokens):
-        tokens.append(int(log_softmax(logits(transformer, tokens)[-1:]).argmax()))
+        tokens.append(
+            int(log_softmax(logits(transformer, tokens)[-1:], transformer.kernels).argmax())
+        )
     return tokens[len(prompt) :]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from model.distribution import log_softmax
+from model.kernels import Kernels
 from model.step import Row, Sampling
 
 MINUS_INFINITY = float("-inf")
@@ -83,11 +84,11 @@ def _repetition(scaled: Tensor, seen: Sequence[int], penalty: float) -> None:
     scaled[tokens] = torch.where(at > 0, at / penalty, at * penalty)
 
 
-def truncate(logprobs: Tensor, sampling: Sampling) -> Tensor:
+def truncate(logprobs: Tensor, sampling: Sampling, kernels: Kernels) -> Tensor:
     """log-softmax of the scaled logits (V,) -> the processed distribution (V,), summing to one."""
     row: Floats = logprobs.numpy()
     if sampling.temperature == 0.0:
-        return _keep(logprobs, np.array([row.argmax()]))
+        return _keep(logprobs, np.array([row.argmax()]), kernels)
     kept = None
     if 0 < sampling.top_k < len(row):
         kept = _likeliest(row, sampling.top_k)
@@ -96,7 +97,7 @@ def truncate(logprobs: Tensor, sampling: Sampling) -> Tensor:
     if sampling.min_p > 0.0:
         likely = np.exp(row) >= sampling.min_p * np.exp(row.max())
         kept = np.flatnonzero(likely) if kept is None else kept[likely[kept]]
-    return logprobs if kept is None else _keep(logprobs, kept)
+    return logprobs if kept is None else _keep(logprobs, kept, kernels)
 
 
 def _likeliest(row: Floats, count: int) -> Ids:
@@ -117,9 +118,9 @@ def _nucleus(row: Floats, kept: Ids | None, top_p: float) -> Ids:
     return ids if kept is None else np.sort(kept)[ids]
 
 
-def _keep(logprobs: Tensor, ids: Ids) -> Tensor:
+def _keep(logprobs: Tensor, ids: Ids, kernels: Kernels) -> Tensor:
     out, at = torch.full_like(logprobs, MINUS_INFINITY), torch.from_numpy(ids)
-    out[at] = log_softmax(logprobs[at][None])[0]
+    out[at] = log_softmax(logprobs[at][None], kernels)[0]
     return out
 
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.distribution import entropy, log_softmax, reports, scores, top_tokens
+from model.distribution import log_softmax, reports, scores, top_tokens
+from model.kernels import TorchKernels, choose
 from model.step import Ask
 
 COARSE = st.sampled_from([-3.0, -1.5, -1.0, -0.5, float("-inf")])  # so that ties are common
@@ -37,26 +38,31 @@ def test_rank_is_the_place_in_the_slow_sort(row, token):
     assert (score.token, score.logprob) == (token, row[token])
 
 
+@pytest.fixture(params=["native", "torch"])
+def kernels(request):
+    return choose(2) if request.param == "native" else TorchKernels()
+
+
 @pytest.mark.parametrize("vocab_size", [1, 2, 1003, 49_152, 262_144])
-def test_log_softmax_is_exact_and_sums_to_one_over_large_vocabularies(vocab_size):
+def test_log_softmax_is_exact_and_sums_to_one_over_large_vocabularies(vocab_size, kernels):
     torch.manual_seed(0)
     logits = torch.randn(3, vocab_size) * 4 + 50
-    logprobs = log_softmax(logits)
+    logprobs = log_softmax(logits, kernels)
     assert torch.allclose(logprobs.double(), logits.double().log_softmax(-1), atol=5e-6, rtol=0)
     assert torch.allclose(logprobs.double().exp().sum(-1), torch.ones(3).double(), atol=1e-6)
 
 
-def test_log_softmax_of_forbidden_tokens_is_minus_infinity():
-    logprobs = log_softmax(torch.tensor([[1.0, float("-inf"), 1.0]]))
+def test_log_softmax_of_forbidden_tokens_is_minus_infinity(kernels):
+    logprobs = log_softmax(torch.tensor([[1.0, float("-inf"), 1.0]]), kernels)
     assert logprobs[0, 1] == float("-inf")
     assert logprobs[0, 0] == pytest.approx(-math.log(2), abs=1e-7)
 
 
-def test_entropy_and_logsumexp_are_the_textbook_ones():
+def test_entropy_and_logsumexp_are_the_textbook_ones(kernels):
     torch.manual_seed(0)
     logits = torch.randn(3, 1000) * 4
     logprobs = logits.log_softmax(-1)
-    told = reports(Ask(summary=True), logits, logits, logprobs)
+    told = reports(Ask(summary=True), logits, logits, logprobs, kernels)
     exact = logits.double()
     probabilities = exact.softmax(-1)
     for row, report in enumerate(told):
@@ -65,14 +71,16 @@ def test_entropy_and_logsumexp_are_the_textbook_ones():
         assert report.logsumexp == pytest.approx(float(exact[row].logsumexp(-1)), abs=1e-5)
 
 
-def test_impossible_tokens_add_no_entropy():
-    assert entropy(torch.tensor([[0.0, float("-inf")]])) == [0.0]
+def test_impossible_tokens_add_no_entropy(kernels):
+    certain = torch.tensor([[0.0, float("-inf")]])
+    (report,) = reports(Ask(summary=True), certain, certain, certain, kernels)
+    assert str(report.entropy) == "0.0"
 
 
-def test_a_report_holds_what_was_asked_and_nothing_else():
+def test_a_report_holds_what_was_asked_and_nothing_else(kernels):
     logits = torch.tensor([[0.0, 2.0, 1.0, -1.0]])
     logprobs = logits.log_softmax(-1)
-    (report,) = reports(Ask(top=2, ids=(3, 1), full=True), logits, logits, logprobs)
+    (report,) = reports(Ask(top=2, ids=(3, 1), full=True), logits, logits, logprobs, kernels)
     assert [(s.token, s.rank, s.logit) for s in report.top] == [(1, 1, 2.0), (2, 2, 1.0)]
     assert [(s.token, s.rank, s.logit) for s in report.ids] == [(3, 4, -1.0), (1, 1, 2.0)]
     assert report.full == logprobs.numpy().tobytes()

@@ -14,6 +14,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from model.kernels import TorchKernels
 from model.sampler import draw, scale, truncate, uniform
 from model.step import Row, Sampling
 
@@ -23,7 +24,7 @@ PROMPT, OUTPUT = (1, 2, 3, 2), (7, 8, 7)
 
 def processed(logits, sampling, **row):
     row = Row([0], 0, [0], sampling, prompt=PROMPT, output=OUTPUT, **row)
-    return truncate(scale(logits, row, sampling).log_softmax(-1), sampling)
+    return truncate(scale(logits, row, sampling).log_softmax(-1), sampling, TorchKernels())
 
 
 @pytest.fixture
