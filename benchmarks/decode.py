@@ -31,7 +31,7 @@ class Timed:
 
     def __init__(self, runner: Runner) -> None:
         self.transformer, self.seconds = runner.transformer, 0.0
-        self.embedding = self
+        self.embedding, self.kernels = self, runner.transformer.kernels
 
     def forward(self, *args: Any) -> Any:  # noqa: ANN401  whatever it takes
         return self._time(self.transformer.forward, *args)
@@ -58,8 +58,8 @@ async def decode(engine: Engine, sampling: Sampling, seed: int) -> None:
         for i, prompt in enumerate(random_prompts(ROWS, 4, seed))
     ]
     async with engine.submit(requests) as updates:
-        async for _ in updates:
-            pass
+        async for _, update in updates:
+            assert update.ending is None or update.ending.error is None
 
 
 async def measure() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from weights.catalog import resolve
 
 MODEL = "smollm2-135m-instruct"
 THREADS = os.cpu_count() or 1
-PAIRS = 5
+PAIRS = 3
 IDLE = "import torch, fastapi, uvicorn, sys; print('up', flush=True); sys.stdin.read()"
 
 
