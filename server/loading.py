@@ -64,6 +64,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
         vocab_size=config.vocab_size,
         context_length=min(context_length(settings, checkpoint), kv_tokens),
         precision=precision,
+        kernels=runner.kernels,
         sha256=checkpoint.sha256,
         parameter_bytes=sum(runner.transformer.storages().values()),
         embedding_bytes=runner.transformer.embedding.num_bytes,

@@ -136,6 +136,7 @@ def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:
         vocab_size=VOCAB_SIZE,
         context_length=min(settings.max_context or CONTEXT, CONTEXT),
         precision="float32",
+        kernels="scripted",
         sha256="0" * 64,
         parameter_bytes=0,
         embedding_bytes=0,

@@ -73,6 +73,7 @@ async def props(service: CurrentService, model: CurrentModel) -> Response:
             "vocab_size": model.vocab_size,
             "context_length": model.context_length,
             "precision": model.precision,
+            "kernels": model.kernels,
             "model_sha256": model.sha256,
             "tie": tie,
             "limits": service.limits(model),

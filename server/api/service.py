@@ -41,6 +41,7 @@ class ServedModel:
     vocab_size: int
     context_length: int  # the smallest of the model's, --max-context and the KV cache
     precision: str
+    kernels: str  # the native ones' instruction set, or "torch"
     sha256: str
     parameter_bytes: int  # as held in memory, the tied matrix once
     embedding_bytes: int

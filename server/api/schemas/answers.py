@@ -175,6 +175,7 @@ class Props(Answer):
     vocab_size: int
     context_length: int
     precision: str
+    kernels: str
     model_sha256: str
     tie: TieFacts
     limits: dict[str, Any]
