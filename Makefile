@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: serve test check fix bench soak clean
 .DEFAULT_GOAL := serve
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --editable '.[dev]'

@@ -1,5 +1,5 @@
 """
-The paged cache's tensors: write and gather, no policy. Which request holds which page is
+The paged cache's tensors: write, no policy. Which request holds which page is
 server/engine/pages.py's.
 
 P pages of `page_size` tokens, L layers, K key-value heads, D head width.
@@ -39,15 +39,6 @@ class KVPool:
         """slots (N,) = page * page_size + offset, k and v (N,K,D)."""
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
         self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
-
-    def gather(self, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
-        """pages (B,M) -> keys and values, each (B, M*page_size, K, D)."""
-        return self._gather(self.keys[layer], pages), self._gather(self.values[layer], pages)
-
-    @staticmethod
-    def _gather(cached: Tensor, pages: Tensor) -> Tensor:
-        B = pages.shape[0]
-        return cached.index_select(0, pages.flatten()).view(B, -1, *cached.shape[2:])
 
     def clear(self, pages: Tensor) -> None:
         """Make pages safe to hand on after a step that went wrong in them."""

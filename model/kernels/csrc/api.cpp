@@ -1,4 +1,4 @@
-// What Python calls through ctypes: each function cuts a job into pieces and hands them to the pool.
+// What Python calls through ctypes: each function cuts a job into pieces for the pool.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -10,7 +10,7 @@ using namespace tiedlm;
 
 namespace {
 
-constexpr int64_t PIECE_BYTES = 96 << 10;    // of weights, so that they stay in the second-level cache
+constexpr int64_t PIECE_BYTES = 96 << 10;    // of weights: they stay in the second-level cache
 constexpr int64_t PIECE_ROWS = 96;           // a multiple of every register tile's
 constexpr int64_t ALONE_OPERATIONS = 200000;  // less is done sooner than another thread wakes up
 constexpr int64_t GATE_ELEMENTS = 16 << 10;  // a piece
@@ -46,7 +46,8 @@ const Kernels* const ALL[] = {
     &portable};
 
 // Items of `attend`, in the order of the tokens. rows (B,4): see tiedlm_attend.
-std::vector<Item> cut(const Attention& job, const int64_t* rows, int64_t num_rows, int max_queries) {
+std::vector<Item> cut(const Attention& job, const int64_t* rows, int64_t num_rows,
+                      int max_queries) {
     const int64_t group = job.num_heads / job.num_kv_heads;
     const int64_t heads = std::min<int64_t>(group, max_queries);
     const int64_t tokens = std::max<int64_t>(1, max_queries / group);
@@ -101,8 +102,9 @@ void tiedlm_linear(void* handle, const float* x, const void* weight, int matrix,
     Context& context = *static_cast<Context*>(handle);
     const Kernels& kernels = context.kernels;
     const Linear job{x, weight, bias, out, num_rows, width, num_outputs};
+    if (num_rows == 0) return;
     const int64_t row_bytes = width * (Matrix(matrix) == Matrix::FLOAT32 ? 4 : 2);
-    const int64_t outputs = round_up(std::max<int64_t>(1, PIECE_BYTES / row_bytes), kernels.outputs);
+    const int64_t outputs = round_up(PIECE_BYTES / row_bytes + 1, kernels.outputs);
     const int64_t rows = num_rows < 2 * PIECE_ROWS ? num_rows : PIECE_ROWS;
     const int64_t row_pieces = (num_rows + rows - 1) / rows;
     const int64_t count = row_pieces * ((num_outputs + outputs - 1) / outputs);

@@ -1,8 +1,8 @@
 // Attention of a few queries over the pages of their sequence.
 //
-// Each (token, head) by itself does exactly this: pages in ascending order, in each page the keys it
-// may see; softmax is online (Milakov & Gimelshein 2018) and its block is the page, so blocks follow
-// from positions alone. Queries of an item only share the reading of keys and values.
+// Each (token, head) by itself does exactly this: pages in ascending order, in each page the keys
+// it may see; softmax is online (Milakov & Gimelshein 2018) and its block is the page, so blocks
+// follow from positions alone. Queries of an item only share the reading of keys and values.
 #pragma once
 #include "elementwise.hpp"
 #include "jobs.hpp"

@@ -25,8 +25,8 @@ inline typename V::Reg exp_negative(typename V::Reg x) {
     return V::where_less(x, least, V::zero(), V::scale_by_power(p, n));
 }
 
-// The sum of term(x) over a row, in float64: in float32 the error over 262,144 terms would reach the
-// sixth digit. What is missing to 16 is filled with -inf, whose term must be 0.
+// The sum of term(x) over a row, in float64: in float32 the error over 262,144 terms would reach
+// the sixth digit. What is missing to 16 is filled with -inf, whose term must be 0.
 template <class V, class F>
 inline double sum_row(const float* row, int64_t size, F term) {
     typename V::Doubles lanes = V::zero_doubles();
@@ -76,8 +76,8 @@ inline typename V::Reg gated(Gate gate, typename V::Reg x) {
     return V::div(V::mul(x, top), V::add(one, e));
 }
 
-// x times the normal distribution's cumulative probability, by the C library one at a time: checkpoints
-// that want it are rare.
+// x times the normal distribution's cumulative probability, by the C library one at a time:
+// checkpoints that want it are rare.
 template <class V>
 void gate_exactly(float* x, const float* up, int64_t size) {
     for (int64_t i = 0; i < size; ++i) {

@@ -37,7 +37,7 @@ struct Attention {
     int64_t window;  // keys a query may see, itself included; 0: all before it
 };
 
-// Up to Kernels::rows queries that share one key-value head: `num_heads` heads of consecutive tokens.
+// Up to Kernels::rows queries that share one key-value head: some heads of consecutive tokens.
 struct Item {
     int64_t token;     // the first, of N
     int64_t position;  // its place in its sequence
@@ -66,9 +66,10 @@ extern const Kernels portable;
 extern const Kernels avx2, avx512;
 #endif
 
-inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+// Static: a copy compiled for one instruction set must not become everyone's.
+static inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-inline int64_t attention_scratch(const Attention& a) {
+static inline int64_t attention_scratch(const Attention& a) {
     const int64_t width = round_up(a.head_dim, LANES);
     return MAX_QUERIES * (2 * width + round_up(a.page_size, LANES));
 }

@@ -56,7 +56,7 @@ struct Avx512 {
     static inline Reg fold2(Reg a, Reg b) {  // -> 8 of a, 8 of b, in blocks of 4
         return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
     }
-    static inline Reg sum4(Reg a, Reg b, Reg c, Reg d) {  // -> a sum in every lane of its block of 4
+    static inline Reg sum4(Reg a, Reg b, Reg c, Reg d) {  // -> each sum in its block of 4
         const Reg ab = fold2(a, b), cd = fold2(c, d);
         Reg all = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
         all = add(all, _mm512_permute_ps(all, 0x4E));

@@ -23,8 +23,8 @@ struct Portable {
         for (int i = 0; i < LANES; ++i) out.lane[i] = f(i);
         return out;
     }
-    // Where the hardware has no fused multiply-add, a library call for it would cost a hundred times
-    // the two roundings that are taken instead.
+    // Without a fused multiply-add in hardware, two roundings are taken: the library's call is a
+    // hundred times as slow.
     static inline float fma1(float a, float b, float c) {
 #ifdef __FP_FAST_FMAF
         return __builtin_fmaf(a, b, c);
