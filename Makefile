@@ -15,6 +15,8 @@ $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
 
 serve: $(VENV)/.installed  ## pull the default checkpoint once, then serve it
 	$(BIN)/tiedlm pull $(MODEL)
+	@echo "Once it is ready, try:"
+	@echo "  curl localhost:8000/generate -H 'Content-Type: application/json' -d '{\"prompt\": \"The capital of France is\", \"max_tokens\": 8}'"
 	$(BIN)/tiedlm serve $(MODEL)
 
 test: $(VENV)/.installed  ## the whole test suite, on the real checkpoints
