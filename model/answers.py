@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from model.distribution import log_softmax, reports, scores
+from model.distribution import reports, scores
 from model.embedding import TiedEmbedding
-from model.kernels import Kernels
-from model.sampler import draw, scale, truncate
-from model.step import Ask, Report, Row, Sampling, Score
+from model.kernels import Draw, Kernels
+from model.sampler import draw_of, shift
+from model.step import Ask, Report, Row, Score
 
-CHUNK_BYTES = 64 << 20  # of logits, log-probabilities and comparisons, held at a time
+CHUNK_BYTES = 64 << 20  # of logits and log-probabilities, held at a time
+GREEDY = Draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, uniform=0.0)
 
 
 def answer_last(
@@ -29,54 +30,45 @@ def answer_last(
     each.
     """
     answers: list[tuple[Score | None, Report | None]] = []
-    for part in _chunks(len(rows), embedding.vocab_size):
-        logits = embedding.logits(hidden[part])
-        raw = log_softmax(logits, embedding.kernels)
-        answers += _answer(rows[part], logits, raw, embedding.kernels)
+    # Logits, shifted logits, what is told of, and the processed distributions.
+    for part in _chunks(len(rows), 4 * embedding.vocab_size):
+        answers += _answer(rows[part], embedding.logits(hidden[part]), embedding.kernels)
     return answers
 
 
 def _answer(
-    rows: Sequence[Row], logits: Tensor, raw: Tensor, kernels: Kernels
+    rows: Sequence[Row], logits: Tensor, kernels: Kernels
 ) -> list[tuple[Score | None, Report | None]]:
-    """logits and their log-softmax, (R,V)."""
-    tokens = torch.zeros(len(rows), dtype=torch.long)
-    shown, scaled = list(raw), list(logits)
-    for r, row in enumerate(rows):
-        if row.sampling is not None:
-            tokens[r], shown[r], scaled[r] = _choose(row, row.sampling, logits[r], raw[r], kernels)
-    is_raw = not any(row.ask is not None and row.ask.is_processed for row in rows)
-    drawn = scores(logits, raw if is_raw else torch.stack(shown), tokens)
+    """logits (R,V)."""
+    shown = kernels.log_softmax(logits)
+    shifted = shift(logits, rows)
+    processed = [r for r, row in enumerate(rows) if _is_processed(row)]
+    draws = [GREEDY if row.sampling is None else draw_of(row, row.sampling) for row in rows]
+    tokens, distributions = kernels.choose(shifted, draws, bool(processed))
+    if distributions is not None:
+        shown[processed] = distributions[processed]
+    drawn = scores(logits, shown, torch.arange(len(rows)), tokens, kernels)
     return [
         (
             None if row.sampling is None else drawn[r],
-            None if row.ask is None else _report(row.ask, logits[r], scaled[r], shown[r], kernels),
+            None if row.ask is None else _report(row, logits[r], shifted[r], shown[r], kernels),
         )
         for r, row in enumerate(rows)
     ]
 
 
-def _choose(
-    row: Row, sampling: Sampling, logits: Tensor, raw: Tensor, kernels: Kernels
-) -> tuple[int, Tensor, Tensor]:
-    """
-    logits and raw (V,) -> the token, the distribution to tell of (V,), and the logits it is the
-    softmax of (V,).
-    """
-    scaled = scale(logits, row, sampling)
-    logprobs = raw if scaled is logits else log_softmax(scaled[None], kernels)[0]
-    is_processed = row.ask is not None and row.ask.is_processed
-    if sampling.temperature == 0.0 and not is_processed:
-        return int(logprobs.numpy().argmax()), raw, logits
-    processed = truncate(logprobs, sampling, kernels)
-    index = len(row.output)
-    is_greedy = sampling.temperature == 0.0
-    token = int(processed.numpy().argmax()) if is_greedy else draw(processed, sampling.seed, index)
-    return (token, processed, scaled) if is_processed else (token, raw, logits)
+def _is_processed(row: Row) -> bool:
+    return row.sampling is not None and row.ask is not None and row.ask.is_processed
 
 
-def _report(ask: Ask, logits: Tensor, scaled: Tensor, shown: Tensor, kernels: Kernels) -> Report:
-    return reports(ask, logits[None], scaled[None], shown[None], kernels)[0]
+def _report(row: Row, logits: Tensor, shifted: Tensor, shown: Tensor, kernels: Kernels) -> Report:
+    """The distribution told of, `shown`, is the softmax of the raw or of the scaled logits."""
+    assert row.ask is not None
+    scaled = logits
+    if _is_processed(row) and row.sampling is not None:
+        is_scaled = row.sampling.temperature not in (0.0, 1.0)
+        scaled = shifted / row.sampling.temperature if is_scaled else shifted
+    return reports(row.ask, logits[None], scaled[None], shown[None], kernels)[0]
 
 
 def score_targets(
@@ -86,17 +78,19 @@ def score_targets(
     hidden (N,C) and the token that follows each, (N,) -> its score in the model's own distribution,
     and reports.
     """
+    kernels = embedding.kernels
     found: list[Score] = []
     told: list[Report] = []
-    for part in _chunks(len(targets), embedding.vocab_size):
+    for part in _chunks(len(targets), 2 * embedding.vocab_size):
         logits = embedding.logits(hidden[part])
-        logprobs = log_softmax(logits, embedding.kernels)
-        found += scores(logits, logprobs, targets[part])
+        logprobs = kernels.log_softmax(logits)
+        rows = torch.arange(len(logits))
+        found += scores(logits, logprobs, rows, targets[part], kernels)
         if ask is not None and (ask.top or ask.summary):
-            told += reports(ask, logits, logits, logprobs, embedding.kernels)
+            told += reports(ask, logits, logits, logprobs, kernels)
     return found, told
 
 
-def _chunks(count: int, vocab_size: int) -> Iterator[slice]:
-    size = max(1, CHUNK_BYTES // (vocab_size * (4 + 4 + 1)))
+def _chunks(count: int, num_floats: int) -> Iterator[slice]:
+    size = max(1, CHUNK_BYTES // (4 * num_floats))
     return (slice(first, min(first + size, count)) for first in range(0, count, size))

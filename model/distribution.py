@@ -8,8 +8,6 @@ vocabulary.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,56 +15,19 @@ from model.kernels import Kernels
 from model.step import Ask, Report, Score
 
 
-def log_softmax(logits: Tensor, kernels: Kernels) -> Tensor:
-    """
-    logits (R,V) float32 -> (R,V) float32, each the exact value within two roundings.
-
-    The sum is taken in float64: torch's own float32 log_softmax is off by 3e-5 over 262,144 tokens.
-    """
-    sums = kernels.log_sum_exp(logits)[:, None]
-    high = sums.float()
-    return (logits - high).sub_((sums - high).float())
+def scores(
+    logits: Tensor, logprobs: Tensor, rows: Tensor, tokens: Tensor, kernels: Kernels
+) -> list[Score]:
+    """logits and logprobs (R,V); rows and tokens (M,) -> each token's score in its row."""
+    columns = (tokens, logprobs[rows, tokens], kernels.ranks(logprobs, rows, tokens))
+    return list(map(Score, *(each.tolist() for each in (*columns, logits[rows, tokens]))))
 
 
-def top_tokens(logprobs: Tensor, count: int) -> Tensor:
-    """
-    logprobs (R,V) -> the `count` most likely ids of each row (R,count), most likely first, ties to
-    the lowest id.
-    """
-    V = logprobs.shape[-1]
-    if 8 * count >= V:
-        return logprobs.sort(dim=-1, descending=True, stable=True).indices[:, :count]
-    values, ids = logprobs.topk(count + 1, dim=-1)
-    ids = ids.sort(dim=-1).values  # a stable sort by value then keeps the lowest id of a tie first
-    order = logprobs.gather(-1, ids).sort(dim=-1, descending=True, stable=True).indices
-    ids = ids.gather(-1, order)[:, :count]
-    # topk chooses freely among ties at its border: look at all of those again.
-    for row in (values[:, -1] == values[:, -2]).nonzero().flatten().tolist():
-        likely = (logprobs[row] >= values[row, -1]).nonzero().flatten()
-        best = logprobs[row, likely].sort(descending=True, stable=True).indices[:count]
-        ids[row] = likely[best]
-    return ids
-
-
-def scores(logits: Tensor, logprobs: Tensor, tokens: Tensor) -> list[Score]:
-    """logits and logprobs (R,V), tokens (R,) -> the score of one token in each distribution."""
-    at = tokens[:, None]
-    columns = (tokens, logprobs.gather(-1, at)[:, 0], logits.gather(-1, at)[:, 0])
-    found = zip(*(column.tolist() for column in columns), logprobs.numpy(), strict=True)
-    return [Score(token, logprob, _rank(row, token), logit) for token, logprob, logit, row in found]
-
-
-def _rank(row: npt.NDArray[np.float32], token: int) -> int:
-    """row (V,) -> 1 + how many tokens come before this one."""
-    above, ties_before = row > row[token], row[:token] == row[token]
-    return 1 + int(np.count_nonzero(above)) + int(np.count_nonzero(ties_before))
-
-
-def tops(logits: Tensor, logprobs: Tensor, count: int) -> list[tuple[Score, ...]]:
+def tops(logits: Tensor, logprobs: Tensor, count: int, kernels: Kernels) -> list[tuple[Score, ...]]:
     """logits and logprobs (R,V) -> the `count` most likely tokens of each distribution."""
     if count == 0:
         return [()] * len(logprobs)
-    ids = top_tokens(logprobs, min(count, logprobs.shape[-1]))
+    ids = kernels.top(logprobs, min(count, logprobs.shape[-1]))
     columns = (ids, logprobs.gather(-1, ids), logits.gather(-1, ids))
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
@@ -82,6 +43,8 @@ def reports(
     ask: Ask, logits: Tensor, scaled: Tensor, logprobs: Tensor, kernels: Kernels
 ) -> list[Report]:
     """logits as the model gave them, scaled (what softmax is taken of) and logprobs, each (R,V)."""
+    if not (ask.top or ask.ids or ask.summary or ask.full):
+        return [Report()] * len(logits)
     ids = torch.tensor(ask.ids, dtype=torch.long)
     # abs: certainty is 0, not -0.
     entropies = kernels.entropy(logprobs).abs().tolist() if ask.summary else []
@@ -89,12 +52,10 @@ def reports(
     return [
         Report(
             top=top,
-            ids=tuple(
-                scores(logits[r].expand(len(ids), -1), logprobs[r].expand(len(ids), -1), ids)
-            ),
+            ids=tuple(scores(logits, logprobs, torch.full_like(ids, r), ids, kernels)),
             entropy=entropies[r] if ask.summary else None,
             logsumexp=sums[r] if ask.summary else None,
             full=logprobs[r].numpy().astype("<f4", copy=False).tobytes() if ask.full else None,
         )
-        for r, top in enumerate(tops(logits, logprobs, ask.top))
+        for r, top in enumerate(tops(logits, logprobs, ask.top, kernels))
     ]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from model.attention import attend, visible_keys
-from model.distribution import log_softmax
 from model.transformer import Transformer
 
 
@@ -44,6 +43,6 @@ def generate(transformer: Transformer, prompt: list[int], max_tokens: int) -> li
     tokens = list(prompt)
     for _ in range(max_tokens):
         tokens.append(
-            int(log_softmax(logits(transformer, tokens)[-1:], transformer.kernels).argmax())
+            int(transformer.kernels.log_softmax(logits(transformer, tokens)[-1:]).argmax())
         )
     return tokens[len(prompt) :]

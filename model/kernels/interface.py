@@ -7,12 +7,24 @@ distributions, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 Gate = Literal["silu", "gelu", "gelu_tanh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How to choose from one distribution; see step.Sampling."""
+
+    temperature: float  # 0: the most likely, ties to the lowest id
+    top_k: int  # 0: no limit
+    top_p: float
+    min_p: float
+    uniform: float  # [0, 1): where the draw falls in the cumulative sum, in order of ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,30 @@ class Kernels(Protocol):
         """logits (R,V) -> (R,) float64. A logit may be -inf, not all of a row."""
         ...
 
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        """logits (R,V) -> (R,V) float32, each the exact value within two roundings."""
+        ...
+
     def entropy(self, logprobs: Tensor) -> Tensor:
         """logprobs (R,V), none above 0 -> (R,) float64, nats. A probability of 0 adds nothing."""
+        ...
+
+    def ranks(self, logprobs: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """
+        logprobs (R,V); rows and tokens (M,) -> (M,), the place of each token in the order of its
+        row: most likely first, 1, ties to the lowest id.
+        """
+        ...
+
+    def top(self, logprobs: Tensor, count: int) -> Tensor:
+        """logprobs (R,V) -> the first `count` ids of each row in that order (R,count)."""
+        ...
+
+    def choose(
+        self, logits: Tensor, draws: Sequence[Draw], has_processed: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        logits (R,V) -> ids (R,), and the distributions they are drawn from (R,V) if wanted: the
+        log-softmax of what temperature, top-k, top-p and min-p leave, -inf elsewhere.
+        """
         ...

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from model.kernels.interface import Gate, Spans
+from model.kernels.interface import Draw, Gate, Spans
 
 MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
 GATES: Mapping[Gate, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2}  # jobs.hpp: Gate
@@ -29,8 +30,11 @@ SIGNATURES: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
     "name": (ctypes.c_char_p, (_P,)),
     "linear": (None, (_P, _P, _P, _I, _P, _P, _L, _L, _L)),
     "attend": (None, (_P, _P, _P, _P, _P, _P, _L, _P, _L, _L, _L, _L, _F, _L)),
-    "log_sum_exp": (None, (_P, _P, _P, _L, _L)),
+    "log_sum_exp": (None, (_P, _P, _P, _P, _L, _L)),
     "entropy": (None, (_P, _P, _P, _L, _L)),
+    "ranks": (None, (_P, _P, _P, _P, _P, _L, _L)),
+    "top": (None, (_P, _P, _P, _L, _L, _L)),
+    "choose": (None, (_P, _P, _P, _P, _P, _L, _L)),
     "gate": (None, (_P, _I, _P, _P, _L)),
 }
 
@@ -120,20 +124,81 @@ class NativeKernels:
         return x
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:
-        return self._reduce(self._library.tiedlm_log_sum_exp, logits)
+        return self._log_sum_exp(logits.contiguous(), None)
+
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        logits = logits.contiguous()
+        out = torch.empty_like(logits)
+        self._log_sum_exp(logits, out)
+        return out
+
+    def _log_sum_exp(self, logits: Tensor, logprobs: Tensor | None) -> Tensor:
+        sums = torch.empty(len(logits), dtype=torch.float64)
+        out = None if logprobs is None else logprobs.data_ptr()
+        self._library.tiedlm_log_sum_exp(
+            self._context, _floats(logits), sums.data_ptr(), out, *logits.shape
+        )
+        return sums
 
     def entropy(self, logprobs: Tensor) -> Tensor:
-        return self._reduce(self._library.tiedlm_entropy, logprobs)
-
-    def _reduce(self, function: Callable[..., None], values: Tensor) -> Tensor:
-        """values (R,V) -> (R,) float64"""
-        values = values.contiguous()
-        out = torch.empty(len(values), dtype=torch.float64)
-        function(self._context, _floats(values), out.data_ptr(), *values.shape)
+        logprobs = logprobs.contiguous()
+        out = torch.empty(len(logprobs), dtype=torch.float64)
+        self._library.tiedlm_entropy(
+            self._context, _floats(logprobs), out.data_ptr(), *logprobs.shape
+        )
         return out
+
+    def ranks(self, logprobs: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        (num_rows, vocab_size), out = logprobs.shape, torch.empty_like(tokens)
+        if not len(tokens):
+            return out
+        assert 0 <= int(rows.min()) <= int(rows.max()) < num_rows
+        assert 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size
+        self._library.tiedlm_ranks(
+            self._context,
+            _floats(logprobs),
+            _ids(rows),
+            _ids(tokens),
+            out.data_ptr(),
+            len(tokens),
+            vocab_size,
+        )
+        return out
+
+    def top(self, logprobs: Tensor, count: int) -> Tensor:
+        num_rows, vocab_size = logprobs.shape
+        assert 1 <= count <= vocab_size
+        out = torch.empty(num_rows, count, dtype=torch.int64)
+        self._library.tiedlm_top(
+            self._context, _floats(logprobs), out.data_ptr(), num_rows, vocab_size, count
+        )
+        return out
+
+    def choose(
+        self, logits: Tensor, draws: Sequence[Draw], has_processed: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        assert len(draws) == len(logits)
+        numbers = torch.tensor([astuple(draw) for draw in draws], dtype=torch.float64)
+        tokens = torch.empty(len(draws), dtype=torch.int64)
+        shown = torch.empty_like(logits) if has_processed else None
+        self._library.tiedlm_choose(
+            self._context,
+            _floats(logits),
+            numbers.data_ptr(),
+            tokens.data_ptr(),
+            None if shown is None else shown.data_ptr(),
+            *logits.shape,
+        )
+        return tokens, shown
 
 
 def _floats(x: Tensor) -> int:
     assert x.dtype == torch.float32
+    assert x.is_contiguous()
+    return x.data_ptr()
+
+
+def _ids(x: Tensor) -> int:
+    assert x.dtype == torch.int64
     assert x.is_contiguous()
     return x.data_ptr()

@@ -6,7 +6,7 @@ Its last bits depend on the batch: torch's matrix products choose their order by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.attention import attend_fused, visible_keys
-from model.kernels.interface import Gate, Spans
+from model.kernels.interface import Draw, Gate, Spans
+from model.kernels.reference_sampling import pick, scale, truncate
 
 BLOCK_BYTES = 1 << 20  # of float32: half of a usual second-level cache
 
@@ -62,9 +63,41 @@ class TorchKernels:
     def log_sum_exp(self, logits: Tensor) -> Tensor:
         return logits.double().logsumexp(-1)
 
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        """
+        The sum is taken in float64: torch's own float32 log_softmax is off by 3e-5 over 262,144
+        tokens.
+        """
+        sums = self.log_sum_exp(logits)[:, None]
+        high = sums.float()
+        return (logits - high).sub_((sums - high).float())
+
     def entropy(self, logprobs: Tensor) -> Tensor:
         exact = logprobs.double()
         return -torch.where(exact.isneginf(), 0.0, exact.exp() * exact).sum(-1)
+
+    def ranks(self, logprobs: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        places = []
+        for row, token in zip(logprobs[rows], tokens.tolist(), strict=True):
+            ties_before = row[:token] == row[token]
+            places.append(1 + int((row > row[token]).sum() + ties_before.sum()))
+        return torch.tensor(places, dtype=torch.int64)
+
+    def top(self, logprobs: Tensor, count: int) -> Tensor:
+        return logprobs.sort(dim=-1, descending=True, stable=True).indices[:, :count]
+
+    def choose(
+        self, logits: Tensor, draws: Sequence[Draw], has_processed: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        shown = [
+            truncate(self.log_softmax(scale(row, draw)[None])[0], draw)
+            for row, draw in zip(logits, draws, strict=True)
+        ]
+        tokens = [
+            int(row.argmax()) if draw.temperature == 0.0 else pick(row, draw.uniform)
+            for row, draw in zip(shown, draws, strict=True)
+        ]
+        return torch.tensor(tokens), torch.stack(shown) if has_processed else None
 
 
 def _widened(x: Tensor, weight: Tensor) -> Tensor:

@@ -5,11 +5,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.distribution import log_softmax, reports, scores, top_tokens
-from model.kernels import TorchKernels, choose
+from model.distribution import reports, scores
+from model.kernels import NativeKernels, TorchKernels
 from model.step import Ask
+from tests.model.instruction_sets import AVAILABLE
 
 COARSE = st.sampled_from([-3.0, -1.5, -1.0, -0.5, float("-inf")])  # so that ties are common
+
+
+ALL = {name: NativeKernels(2, name) for name in AVAILABLE} | {"torch": TorchKernels()}
+
+
+@pytest.fixture(params=ALL, scope="module")
+def kernels(request):
+    return ALL[request.param]
 
 
 def slow_order(row):
@@ -18,42 +27,48 @@ def slow_order(row):
 
 
 @given(st.lists(COARSE, min_size=40, max_size=40), st.integers(1, 40))
-def test_top_tokens_are_the_slow_sort_even_among_ties(row, count):
-    assert top_tokens(torch.tensor([row]), count)[0].tolist() == slow_order(row)[:count]
+def test_top_tokens_are_the_slow_sort_even_among_ties(kernels, row, count):
+    assert kernels.top(torch.tensor([row]), count)[0].tolist() == slow_order(row)[:count]
 
 
-def test_top_tokens_of_a_large_vocabulary_are_the_slow_sort():
+def test_top_tokens_of_a_large_vocabulary_are_the_slow_sort(kernels):
     torch.manual_seed(0)
     logprobs = (torch.randn(4, 50_000) * 8).round().div(8).log_softmax(-1)
     for count in (1, 20, 1000, 50_000):
         expected = [slow_order(row)[:count] for row in logprobs.tolist()]
-        assert top_tokens(logprobs, count).tolist() == expected
+        assert kernels.top(logprobs, count).tolist() == expected
 
 
 @given(st.lists(COARSE, min_size=12, max_size=12), st.integers(0, 11))
-def test_rank_is_the_place_in_the_slow_sort(row, token):
+def test_rank_is_the_place_in_the_slow_sort(kernels, row, token):
     logprobs = torch.tensor([row])
-    (score,) = scores(logprobs, logprobs, torch.tensor([token]))
+    first = torch.tensor([0])
+    (score,) = scores(logprobs, logprobs, first, torch.tensor([token]), kernels)
     assert score.rank == slow_order(row).index(token) + 1
     assert (score.token, score.logprob) == (token, row[token])
-
-
-@pytest.fixture(params=["native", "torch"])
-def kernels(request):
-    return choose(2) if request.param == "native" else TorchKernels()
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 1003, 49_152, 262_144])
 def test_log_softmax_is_exact_and_sums_to_one_over_large_vocabularies(vocab_size, kernels):
     torch.manual_seed(0)
     logits = torch.randn(3, vocab_size) * 4 + 50
-    logprobs = log_softmax(logits, kernels)
+    logprobs = kernels.log_softmax(logits)
     assert torch.allclose(logprobs.double(), logits.double().log_softmax(-1), atol=5e-6, rtol=0)
     assert torch.allclose(logprobs.double().exp().sum(-1), torch.ones(3).double(), atol=1e-6)
 
 
+@pytest.mark.parametrize("vocab_size", [1, 17, 1000, 5000])
+def test_ranks_of_many_tokens_are_their_places_in_the_slow_sort(kernels, vocab_size):
+    torch.manual_seed(0)
+    logprobs = (torch.randn(3, vocab_size) * 8).round()
+    rows, tokens = torch.randint(3, (200,)), torch.randint(vocab_size, (200,))
+    orders = [slow_order(row) for row in logprobs.tolist()]
+    expected = [orders[r].index(t) + 1 for r, t in zip(rows.tolist(), tokens.tolist(), strict=True)]
+    assert kernels.ranks(logprobs, rows, tokens).tolist() == expected
+
+
 def test_log_softmax_of_forbidden_tokens_is_minus_infinity(kernels):
-    logprobs = log_softmax(torch.tensor([[1.0, float("-inf"), 1.0]]), kernels)
+    logprobs = kernels.log_softmax(torch.tensor([[1.0, float("-inf"), 1.0]]))
     assert logprobs[0, 1] == float("-inf")
     assert logprobs[0, 0] == pytest.approx(-math.log(2), abs=1e-7)
 

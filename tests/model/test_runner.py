@@ -85,7 +85,7 @@ def test_scores_of_a_prompt_do_not_depend_on_the_chunk_of_logits(runner, monkeyp
     text = [random.Random(0).randrange(512) for _ in range(50)]
     row = Row(text[:-1], 0, [0, 1, 2, 3], targets=text[1:], targets_ask=Ask(top=3, summary=True))
     (whole,) = runner.step([row])
-    monkeypatch.setattr(model.answers, "CHUNK_BYTES", 7 * 512 * 9)
+    monkeypatch.setattr(model.answers, "CHUNK_BYTES", 7 * 512 * 8)
     (chunked,) = runner.step([row])
     assert len(whole.scored) == len(whole.scored_reports) == 49
     for a, b in zip(whole.scored, chunked.scored, strict=True):

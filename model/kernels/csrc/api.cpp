@@ -3,8 +3,7 @@
 #include <cstring>
 #include <vector>
 
-#include "jobs.hpp"
-#include "pool.hpp"
+#include "context.hpp"
 
 using namespace tiedlm;
 
@@ -12,24 +11,7 @@ namespace {
 
 constexpr int64_t PIECE_BYTES = 96 << 10;    // of weights: they stay in the second-level cache
 constexpr int64_t PIECE_ROWS = 96;           // a multiple of every register tile's
-constexpr int64_t ALONE_OPERATIONS = 200000;  // less is done sooner than another thread wakes up
 constexpr int64_t GATE_ELEMENTS = 16 << 10;  // a piece
-constexpr int64_t OPERATIONS_PER_EXP = 24;
-
-struct Context {
-    const Kernels& kernels;
-    Pool pool;
-};
-
-template <class F>
-void run(Context& context, int64_t count, int64_t operations, const F& function) {
-    if (operations < ALONE_OPERATIONS) {
-        for (int64_t i = 0; i < count; ++i) function(i);
-        return;
-    }
-    context.pool.run(
-        count, [](const void* f, int64_t i) { (*static_cast<const F*>(f))(i); }, &function);
-}
 
 bool is_supported(const Kernels& kernels) {
 #ifdef TIEDLM_X86
@@ -73,13 +55,6 @@ int64_t operations(const Attention& job, const std::vector<Item>& items) {
 }
 
 const Kernels& kernels_of(void* handle) { return static_cast<Context*>(handle)->kernels; }
-
-// values (R,V) -> out (R,)
-void reduce(void* handle, double (*function)(const float*, int64_t), const float* values,
-            double* out, int64_t num_rows, int64_t size) {
-    run(*static_cast<Context*>(handle), num_rows, OPERATIONS_PER_EXP * num_rows * size,
-        [&](int64_t r) { out[r] = function(values + r * size, size); });
-}
 
 }  // namespace
 
@@ -130,16 +105,6 @@ void tiedlm_attend(void* handle, const float* q, const float* keys, const float*
         scratch.resize(std::max(scratch.size(), size_t(attention_scratch(job))));
         kernels.attend(job, items[size_t(i)], scratch.data());
     });
-}
-
-void tiedlm_log_sum_exp(void* handle, const float* logits, double* out, int64_t num_rows,
-                        int64_t vocab_size) {
-    reduce(handle, kernels_of(handle).log_sum_exp, logits, out, num_rows, vocab_size);
-}
-
-void tiedlm_entropy(void* handle, const float* logprobs, double* out, int64_t num_rows,
-                    int64_t vocab_size) {
-    reduce(handle, kernels_of(handle).entropy, logprobs, out, num_rows, vocab_size);
 }
 
 void tiedlm_gate(void* handle, int gate, float* gated, const float* up, int64_t size) {

@@ -1,4 +1,4 @@
-// Exponentials, and what is made of them one element or one row at a time.
+// The exponential, and gates: one element at a time.
 #pragma once
 #include "jobs.hpp"
 
@@ -23,42 +23,6 @@ inline typename V::Reg exp_negative(typename V::Reg x) {
     for (const float c : EXP_COEFFICIENTS) p = V::fma(p, r, V::set(c));
     p = V::add(V::fma(p, V::mul(r, r), r), V::set(1.0f));
     return V::where_less(x, least, V::zero(), V::scale_by_power(p, n));
-}
-
-// The sum of term(x) over a row, in float64: in float32 the error over 262,144 terms would reach
-// the sixth digit. What is missing to 16 is filled with -inf, whose term must be 0.
-template <class V, class F>
-inline double sum_row(const float* row, int64_t size, F term) {
-    typename V::Doubles lanes = V::zero_doubles();
-    int64_t i = 0;
-    for (; i + LANES <= size; i += LANES) lanes = V::accumulate(lanes, term(V::load(row + i)));
-    if (i < size) {
-        float last[LANES];
-        for (int64_t j = 0; j < LANES; ++j) last[j] = i + j < size ? row[i + j] : -__builtin_inff();
-        lanes = V::accumulate(lanes, term(V::load(last)));
-    }
-    double parts[LANES], total = 0.0;
-    V::store(parts, lanes);
-    for (const double part : parts) total += part;
-    return total;
-}
-
-template <class V>
-double log_sum_exp(const float* logits, int64_t size) {
-    float largest = logits[0];
-    for (int64_t i = 1; i < size; ++i) largest = logits[i] > largest ? logits[i] : largest;
-    const typename V::Reg shift = V::set(largest);
-    const double sum = sum_row<V>(logits, size, [&](typename V::Reg x) {
-        return exp_negative<V>(V::sub(x, shift));
-    });
-    return double(largest) + __builtin_log(sum);
-}
-
-template <class V>
-double entropy(const float* logprobs, int64_t size) {
-    return -sum_row<V>(logprobs, size, [](typename V::Reg x) {
-        return V::mul(exp_negative<V>(x), V::max(V::set(SMALLEST_EXPONENT), x));
-    });
 }
 
 // x * sigmoid(s), where s is x for SiLU. For GELU by tanh (Hendrycks & Gimpel 2016) it is

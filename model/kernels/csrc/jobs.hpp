@@ -46,18 +46,42 @@ struct Item {
     int32_t num_tokens, num_heads;
 };
 
+// log-softmax of x is (x - high) - low: their sum is the logarithm of the sum of exponentials.
+struct LogSum {
+    float high, low;
+};
+
+constexpr int64_t BLOCK = 1024;  // elements whose exponentials are summed before the next block's
+
+// Passes over one row of V elements.
+struct Distributions {
+    float (*largest)(const float* row, int64_t size);
+    // out (size,) = row / divisor
+    void (*divide)(const float* row, int64_t size, float divisor, float* out);
+    // weights (size,) = e^(row - shift), may be null; sums: one a BLOCK. shift: the row's largest.
+    void (*exponentials)(const float* row, int64_t size, float shift, float* weights, double* sums);
+    void (*log_softmax)(const float* row, int64_t size, LogSum sum, float* out);
+    // logprobs (size,), none above 0 -> nats
+    double (*entropy)(const float* logprobs, int64_t size);
+    // how many of the elements come before element `id`: are larger, or as large with a lower id
+    int64_t (*num_before)(const float* row, int64_t size, int64_t id);
+    // ids (size,) of the elements that are at least `floor`, ascending -> how many
+    int64_t (*at_least)(const float* row, int64_t size, float floor, int32_t* ids);
+    // out: the largest of each 64 elements
+    void (*maxima)(const float* row, int64_t size, float* out);
+};
+
+constexpr int64_t MAXIMA = 64;
+
 struct Kernels {
     const char* name;
     int rows, outputs;  // of the register tile; an attention item has at most `rows` queries
     void (*linear)(Matrix, const Linear&, Range rows, Range outputs);
     // scratch: attention_scratch() floats
     void (*attend)(const Attention&, const Item&, float* scratch);
-    // logits (size,) -> log of the sum of exponentials
-    double (*log_sum_exp)(const float* logits, int64_t size);
-    // logprobs (size,), none above 0 -> nats
-    double (*entropy)(const float* logprobs, int64_t size);
     // gated (size,) = gate(gated) * up, up may be null for 1
     void (*gate)(Gate, float* gated, const float* up, int64_t size);
+    Distributions distributions;
 };
 
 extern const Kernels portable;

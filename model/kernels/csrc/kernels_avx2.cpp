@@ -6,15 +6,15 @@
 #include "jobs.hpp"
 
 #ifdef TIEDLM_X86
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,popcnt")
 #include "attention.hpp"
+#include "distribution.hpp"
 #include "vector_avx2.hpp"
 
 namespace tiedlm {
 
 const Kernels avx2 = {
-    "avx2",           Avx2::ROWS,   Avx2::OUTPUTS, linear<Avx2>, attend<Avx2>,
-    log_sum_exp<Avx2>, entropy<Avx2>, gate<Avx2>,
+    "avx2", Avx2::ROWS, Avx2::OUTPUTS, linear<Avx2>, attend<Avx2>, gate<Avx2>, DISTRIBUTIONS<Avx2>,
 };
 
 }  // namespace tiedlm

@@ -6,15 +6,15 @@
 #include "jobs.hpp"
 
 #ifdef TIEDLM_X86
-#pragma GCC target("avx512f,avx2,fma")
+#pragma GCC target("avx512f,avx2,fma,popcnt")
 #include "attention.hpp"
+#include "distribution.hpp"
 #include "vector_avx512.hpp"
 
 namespace tiedlm {
 
 const Kernels avx512 = {
-    "avx512",           Avx512::ROWS,   Avx512::OUTPUTS, linear<Avx512>, attend<Avx512>,
-    log_sum_exp<Avx512>, entropy<Avx512>, gate<Avx512>,
+    "avx512", Avx512::ROWS, Avx512::OUTPUTS, linear<Avx512>, attend<Avx512>, gate<Avx512>, DISTRIBUTIONS<Avx512>,
 };
 
 }  // namespace tiedlm

@@ -78,6 +78,11 @@ struct Avx2 {
         return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
     }
     static inline Reg scale_by_power(Reg x, Reg n) { return mul(x, {power(n.low), power(n.high)}); }
+    // A bit a lane where a < b.
+    static inline uint32_t less(Reg a, Reg b) {
+        const int low = _mm256_movemask_ps(_mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ));
+        return uint32_t(low | _mm256_movemask_ps(_mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ)) << 8);
+    }
     static inline Reg where_less(Reg a, Reg b, Reg yes, Reg no) {
         const __m256 low = _mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ);
         const __m256 high = _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ);

@@ -86,6 +86,12 @@ struct Portable {
             return x.lane[i] * power;
         });
     }
+    // A bit a lane where a < b.
+    static inline uint32_t less(const Reg& a, const Reg& b) {
+        uint32_t out = 0;
+        for (int i = 0; i < LANES; ++i) out |= uint32_t(a.lane[i] < b.lane[i]) << i;
+        return out;
+    }
     // `yes` in the lanes where a < b
     static inline Reg where_less(const Reg& a, const Reg& b, const Reg& yes, const Reg& no) {
         return each([&](int i) { return a.lane[i] < b.lane[i] ? yes.lane[i] : no.lane[i]; });
