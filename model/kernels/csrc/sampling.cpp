@@ -86,25 +86,6 @@ double mass(const float* weights, const uint64_t* first, const uint64_t* last) {
     return sum;
 }
 
-// Leaves the fewest of the first keys in order whose mass reaches `target`, by halving: no sort.
-void keep_nucleus(std::vector<uint64_t>& keys, const float* weights, double target) {
-    uint64_t* const begin = keys.data();
-    size_t low = 0, high = keys.size();  // the answer is in (low, high]
-    double below = 0.0;                  // the mass of the first `low`
-    while (high - low > 1) {
-        const size_t middle = low + (high - low) / 2;
-        std::nth_element(begin + low, begin + middle, begin + high);
-        const double more = mass(weights, begin + low, begin + middle);
-        if (below + more >= target) {
-            high = middle;
-        } else {
-            below += more;
-            low = middle;
-        }
-    }
-    keys.resize(high);
-}
-
 // One row being drawn from: its scaled logits, their weights and log-sum.
 struct Row {
     const Distributions& passes;
@@ -117,6 +98,41 @@ struct Row {
     float logprob(float x) const { return (x - log_sum.high) - log_sum.low; }
     const float* weights() const { return scratch().weights.data(); }
 };
+
+// Leaves the fewest of the first keys in order whose mass reaches `target`. Buckets of an eighth of
+// a nat say which keys are surely in or out; those at the border are halved, not sorted.
+void keep_nucleus(std::vector<uint64_t>& keys, const Row& row, double target) {
+    constexpr int BUCKETS = 512;
+    const float top = row.logprob(row.largest);
+    const auto bucket = [&](uint64_t each) {
+        const float below = (top - row.logprob(row.scaled[id_of(each)])) * 8.0f;
+        return below < float(BUCKETS - 1) ? int(below) : BUCKETS - 1;
+    };
+    double masses[BUCKETS] = {};
+    for (const uint64_t each : keys) masses[bucket(each)] += double(row.weights()[id_of(each)]);
+    int border = 0;
+    double below = 0.0;  // the mass of what is surely in
+    while (border < BUCKETS - 1 && below + masses[border] < target) below += masses[border++];
+    const auto sure = std::partition(keys.begin(), keys.end(),
+                                     [&](uint64_t each) { return bucket(each) < border; });
+    keys.erase(std::partition(sure, keys.end(),
+                              [&](uint64_t each) { return bucket(each) == border; }),
+               keys.end());
+    uint64_t* const begin = keys.data();
+    size_t low = size_t(sure - keys.begin()), high = keys.size();  // the answer is in (low, high]
+    while (high - low > 1) {
+        const size_t middle = low + (high - low) / 2;
+        std::nth_element(begin + low, begin + middle, begin + high);
+        const double more = mass(row.weights(), begin + low, begin + middle);
+        if (below + more >= target) {
+            high = middle;
+        } else {
+            below += more;
+            low = middle;
+        }
+    }
+    keys.resize(high);
+}
 
 Row prepare(const Distributions& passes, const float* logits, int64_t size, float temperature) {
     Scratch& own = scratch();
@@ -168,7 +184,7 @@ void truncate(const Row& row, const Draw& draw) {
         own.keys.erase(end, own.keys.end());
         sum = mass(row.weights(), own.keys.data(), own.keys.data() + own.keys.size());
     }
-    if (draw.top_p < 1.0) keep_nucleus(own.keys, row.weights(), draw.top_p * sum);
+    if (draw.top_p < 1.0) keep_nucleus(own.keys, row, draw.top_p * sum);
     own.ids.clear();
     for (const uint64_t each : own.keys)
         if (double(row.weights()[id_of(each)]) >= draw.min_p) own.ids.push_back(id_of(each));
