@@ -4,6 +4,7 @@ For whoever runs the server: is it alive, is it ready, what does it serve, withi
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from importlib.resources import files
 
@@ -21,7 +22,25 @@ NAME = "tiedlm"
 VERSION = version(NAME)
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 # The page runs its own script and talks to its own server: nothing else may be loaded by it.
-PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+MEDIA_TYPES: Mapping[str, str] = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "png": "image/png",
+}
+PAGES: Mapping[str, str] = {  # path -> file of static/
+    "/": "playground.html",
+    "/playground.js": "playground.js",
+    "/playground.css": "playground.css",
+    "/favicon.ico": "favicon.png",
+    "/docs": "docs.html",
+    "/docs.js": "docs.js",
+    "/docs.css": "docs.css",
+}
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -86,28 +105,14 @@ async def openapi(request: Request) -> Response:
     return json_response(request.app.openapi())
 
 
-@router.get("/docs", include_in_schema=False)
-async def docs() -> Response:
-    return static("docs.html", "text/html; charset=utf-8")
+def page(name: str) -> Callable[[], Awaitable[Response]]:
+    async def show() -> Response:
+        body = (files("server.api") / "static" / name).read_bytes()
+        media_type = MEDIA_TYPES[name.rpartition(".")[2]]
+        return Response(body, 200, {"content-security-policy": PAGE_POLICY}, media_type)
+
+    return show
 
 
-@router.get("/docs.js", include_in_schema=False)
-async def docs_script() -> Response:
-    return static("docs.js", "text/javascript; charset=utf-8")
-
-
-@router.get("/docs.css", include_in_schema=False)
-async def docs_style() -> Response:
-    return static("docs.css", "text/css; charset=utf-8")
-
-
-def static(name: str, media_type: str) -> Response:
-    body = (files("server.api") / "static" / name).read_bytes()
-    return Response(body, 200, {"content-security-policy": PAGE_POLICY}, media_type)
-
-
-@router.get("/", include_in_schema=False)
-async def root(request: Request) -> Response:
-    """What there is, for whoever opens the server's address."""
-    routes = sorted(request.app.openapi()["paths"])
-    return json_response({"name": NAME, "version": VERSION, "docs": "/docs", "routes": routes})
+for path, name in PAGES.items():
+    router.add_api_route(path, page(name), include_in_schema=False)

@@ -1,4 +1,4 @@
-from urllib.parse import urlsplit
+import re
 
 import jsonschema
 import pytest
@@ -83,22 +83,29 @@ def test_metrics_count_routes_by_template_and_never_by_path(server):
     assert "secret" not in text
 
 
-def test_the_docs_page_loads_nothing_from_elsewhere(server):
-    page = server.http.get("/docs")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_loads_nothing_from_elsewhere(server, path):
+    page = server.http.get(path)
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    for name in ("/docs.js", "/docs.css"):
-        assert name in page.text
+    files = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+    assert {name.rpartition(".")[2] for name in files} >= {"js", "css"}
+    for name in files:
         assert server.http.get(name).status_code == 200
-    assert not urlsplit(page.text).netloc
     assert "http" not in page.text
 
 
-def test_the_root_and_the_version_name_the_server(server):
-    root = server.http.get("/").json()
-    assert root["name"] == "tiedlm"
-    assert "/generate" in root["routes"]
-    assert server.http.get("/version").json() == {"name": "tiedlm", "version": root["version"]}
+def test_the_playground_uses_the_documented_routes_alone(server):
+    script = server.http.get("/playground.js").text
+    used = set(re.findall(r'(?:fetch|post)\("(/[^"]+)"', script))
+    assert used == {"/generate", "/next-token-probabilities", "/props"}
+    assert used <= set(server.http.get("/openapi.json").json()["paths"])
+
+
+def test_the_version_names_the_server(server):
+    told = server.http.get("/version").json()
+    assert told["name"] == "tiedlm"
+    assert told["version"]
 
 
 def test_every_answer_has_an_id_and_is_not_to_be_sniffed(server):
