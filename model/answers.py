@@ -88,15 +88,17 @@ def score_targets(
     """
     found: list[Score] = []
     told: list[Report] = []
-    for part in _chunks(len(targets), embedding.vocab_size):
+    has_members = ask is not None and ask.members is not None
+    for part in _chunks(len(targets), embedding.vocab_size, has_members):
         logits = embedding.logits(hidden[part])
         logprobs = log_softmax(logits, embedding.kernels)
         found += scores(logits, logprobs, targets[part])
-        if ask is not None and (ask.top or ask.summary):
+        if ask is not None:
             told += reports(ask, logits, logits, logprobs, embedding.kernels)
     return found, told
 
 
-def _chunks(count: int, vocab_size: int) -> Iterator[slice]:
-    size = max(1, CHUNK_BYTES // (vocab_size * (4 + 4 + 1)))
+def _chunks(count: int, vocab_size: int, has_members: bool = False) -> Iterator[slice]:
+    """The members' log-probabilities are gathered beside: nearly as many again."""
+    size = max(1, CHUNK_BYTES // (vocab_size * (4 + 4 + 1 + 4 * has_members)))
     return (slice(first, min(first + size, count)) for first in range(0, count, size))

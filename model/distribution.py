@@ -8,6 +8,8 @@ vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,6 +17,9 @@ from torch import Tensor
 
 from model.kernels import Kernels
 from model.step import Ask, Report, Score
+
+Row = npt.NDArray[np.float32]  # (V,)
+MANY = 64  # tokens of one distribution, from which on sorting it finds their ranks sooner
 
 
 def log_softmax(logits: Tensor, kernels: Kernels) -> Tensor:
@@ -56,10 +61,39 @@ def scores(logits: Tensor, logprobs: Tensor, tokens: Tensor) -> list[Score]:
     return [Score(token, logprob, _rank(row, token), logit) for token, logprob, logit, row in found]
 
 
-def _rank(row: npt.NDArray[np.float32], token: int) -> int:
+def _rank(row: Row, token: int) -> int:
     """row (V,) -> 1 + how many tokens come before this one."""
     above, ties_before = row > row[token], row[:token] == row[token]
     return 1 + int(np.count_nonzero(above)) + int(np.count_nonzero(ties_before))
+
+
+def _scores_of(ids: Sequence[int], logits: Row, logprobs: Row) -> tuple[Score, ...]:
+    """logits and logprobs (V,) -> several tokens of one distribution."""
+    if not ids:
+        return ()
+    ranks = [_rank(logprobs, i) for i in ids] if len(ids) < MANY else _ranks(logprobs, ids)
+    at = list(ids)
+    return tuple(map(Score, ids, logprobs[at].tolist(), ranks, logits[at].tolist()))
+
+
+def _ranks(row: Row, ids: Sequence[int]) -> list[int]:
+    """As _rank, by one sort for all."""
+    ordered, values = np.sort(row), row[list(ids)]
+    ends = np.searchsorted(ordered, values, side="right")
+    is_tied = ends - np.searchsorted(ordered, values, side="left") > 1
+    first = (1 + len(row) - ends).tolist()
+    return [
+        _rank(row, token) if tied else rank
+        for token, rank, tied in zip(ids, first, is_tied, strict=True)
+    ]
+
+
+def mass(logprobs: Tensor, members: bytes, kernels: Kernels) -> list[float]:
+    """logprobs (R,V) -> the logarithm of the probability of all members, of each row."""
+    bits = np.unpackbits(np.frombuffer(members, np.uint8), bitorder="little")
+    ids = torch.from_numpy(np.flatnonzero(bits[: logprobs.shape[-1]]))
+    sums: list[float] = kernels.log_sum_exp(logprobs.index_select(-1, ids)).tolist()
+    return sums
 
 
 def tops(logits: Tensor, logprobs: Tensor, count: int) -> list[tuple[Score, ...]]:
@@ -82,19 +116,18 @@ def reports(
     ask: Ask, logits: Tensor, scaled: Tensor, logprobs: Tensor, kernels: Kernels
 ) -> list[Report]:
     """logits as the model gave them, scaled (what softmax is taken of) and logprobs, each (R,V)."""
-    ids = torch.tensor(ask.ids, dtype=torch.long)
     # abs: certainty is 0, not -0.
     entropies = kernels.entropy(logprobs).abs().tolist() if ask.summary else []
     sums = kernels.log_sum_exp(scaled).tolist() if ask.summary else []
+    masses = mass(logprobs, ask.members, kernels) if ask.members is not None else []
     return [
         Report(
             top=top,
-            ids=tuple(
-                scores(logits[r].expand(len(ids), -1), logprobs[r].expand(len(ids), -1), ids)
-            ),
+            ids=_scores_of(ask.ids, logits[r].numpy(), logprobs[r].numpy()),
             entropy=entropies[r] if ask.summary else None,
             logsumexp=sums[r] if ask.summary else None,
             full=logprobs[r].numpy().astype("<f4", copy=False).tobytes() if ask.full else None,
+            mass=masses[r] if masses else None,
         )
         for r, top in enumerate(tops(logits, logprobs, ask.top))
     ]
