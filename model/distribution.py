@@ -38,19 +38,16 @@ def top_tokens(logprobs: Tensor, count: int) -> Tensor:
     logprobs (R,V) -> the `count` most likely ids of each row (R,count), most likely first, ties to
     the lowest id.
     """
-    V = logprobs.shape[-1]
-    if 8 * count >= V:
-        return logprobs.sort(dim=-1, descending=True, stable=True).indices[:, :count]
-    values, ids = logprobs.topk(count + 1, dim=-1)
-    ids = ids.sort(dim=-1).values  # a stable sort by value then keeps the lowest id of a tie first
-    order = logprobs.gather(-1, ids).sort(dim=-1, descending=True, stable=True).indices
-    ids = ids.gather(-1, order)[:, :count]
-    # topk chooses freely among ties at its border: look at all of those again.
-    for row in (values[:, -1] == values[:, -2]).nonzero().flatten().tolist():
-        likely = (logprobs[row] >= values[row, -1]).nonzero().flatten()
-        best = logprobs[row, likely].sort(descending=True, stable=True).indices[:count]
-        ids[row] = likely[best]
-    return ids
+    return torch.from_numpy(np.stack([_top(row, count) for row in logprobs.numpy()]))
+
+
+def _top(row: Row, count: int) -> npt.NDArray[np.int64]:
+    """Only what is not below the last of them is sorted."""
+    if 8 * count >= len(row):
+        return np.argsort(-row, kind="stable")[:count]
+    edge = np.partition(row, -count)[-count]
+    likely = np.flatnonzero(row >= edge)
+    return likely[np.argsort(-row[likely], kind="stable")[:count]]
 
 
 def scores(logits: Tensor, logprobs: Tensor, tokens: Tensor) -> list[Score]:

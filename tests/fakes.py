@@ -96,6 +96,7 @@ class Outcome:
     scored_reports: tuple[Report, ...]
     reason: str
     stop_id: int | None
+    report: Report | None = None  # where nothing is drawn
 
 
 def alone(request: Request, vocab_size: int = 50) -> Outcome:
@@ -104,6 +105,9 @@ def alone(request: Request, vocab_size: int = 50) -> Outcome:
     targets = range(request.first_scored, len(prompt)) if request.prompt_ask else ()
     scored = tuple(score(prompt[:i], prompt[i]) for i in targets)
     reports = tuple(report(prompt[:i], request.prompt_ask, vocab_size) for i in targets)
+    if not request.max_tokens:
+        said = report(prompt, request.ask, vocab_size) if request.ask else None
+        return Outcome((), scored, reports, "length", None, said)
     context = list(prompt)
     while len(drawn) < request.max_tokens:
         banned = request.stop_ids if len(drawn) < request.min_tokens else ()
