@@ -81,12 +81,14 @@ def score_targets(
     kernels = embedding.kernels
     found: list[Score] = []
     told: list[Report] = []
-    for part in _chunks(len(targets), 2 * embedding.vocab_size):
+    # Logits, log-probabilities, and nearly as many again where a mass is summed.
+    has_members = ask is not None and ask.members is not None
+    for part in _chunks(len(targets), (2 + has_members) * embedding.vocab_size):
         logits = embedding.logits(hidden[part])
         logprobs = kernels.log_softmax(logits)
         rows = torch.arange(len(logits))
         found += scores(logits, logprobs, rows, targets[part], kernels)
-        if ask is not None and (ask.top or ask.summary):
+        if ask is not None:
             told += reports(ask, logits, logits, logprobs, kernels)
     return found, told
 

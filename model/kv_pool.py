@@ -40,6 +40,11 @@ class KVPool:
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
         self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
 
+    def copy(self, source: int, target: int, count: int) -> None:
+        """The first `count` places of a page, in every layer."""
+        self.keys[:, target, :count] = self.keys[:, source, :count]
+        self.values[:, target, :count] = self.values[:, source, :count]
+
     def clear(self, pages: Tensor) -> None:
         """Make pages safe to hand on after a step that went wrong in them."""
         self.keys[:, pages] = 0.0

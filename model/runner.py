@@ -64,6 +64,7 @@ class Runner:
         """
         batch = plan(rows, self.page_size)
         memory = PagedMemory(self.pool, batch, self._kernels)
+        self._copy_pages(rows)
         hidden = self.transformer.forward(batch.tokens, batch.positions, memory)
         if not bool(hidden.isfinite().all()):
             self.pool.clear(batch.slots // self.page_size)
@@ -73,6 +74,13 @@ class Runner:
             self._sampled(row, last.get(r), hidden[first:])
             for r, (row, first) in enumerate(zip(rows, batch.firsts, strict=True))
         ]
+
+    def _copy_pages(self, rows: Sequence[Row]) -> None:
+        """In the order of the rows: a page may be copied from, and then be a later row's own."""
+        for row in rows:
+            if row.copied_from is not None:
+                page, count = divmod(row.start, self.page_size)
+                self.pool.copy(row.copied_from, row.pages[page], count)
 
     def _answer_last(
         self, rows: Sequence[Row], batch: Batch, hidden: Tensor
@@ -94,7 +102,7 @@ class Runner:
         if not row.targets:
             return Sampled(drawn, report)
         targets = torch.tensor(row.targets)
-        states = hidden[: len(targets)]
+        states = hidden[row.first_target : row.first_target + len(targets)]
         scored, reports = score_targets(
             states, targets, row.targets_ask, self.transformer.embedding
         )

@@ -38,6 +38,7 @@ class Ask:
     is_processed: bool = False  # False: softmax of the model's logits. True: after all of Sampling
     summary: bool = False  # entropy and log-sum-exp
     full: bool = False  # every token's log-probability
+    members: bytes | None = None  # bit i set: token i is one of those whose mass is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,11 @@ class Row:
         int
     ] = ()  # may not be drawn now (end tokens before min_tokens); counts as processing
     allowed: bytes | None = None  # bit i set: token i may follow; None: every token may
-    targets: Sequence[int] = ()  # score these: targets[i] is what really follows tokens[i]
-    targets_ask: Ask | None = None  # `top` and `summary` of each scored position; needs targets
+    targets: Sequence[int] = ()  # score these: what really follows tokens[first_target + i]
+    first_target: int = 0
+    targets_ask: Ask | None = None  # `top`, `summary`, `members` of each; needs targets
+    copied_from: int | None = None  # page with the same tokens up to `start`, which is within one:
+    # before any row writes, its first start % page_size places are copied to the row's own page
 
 
 class Score(NamedTuple):
@@ -77,6 +81,7 @@ class Report:
     entropy: float | None = None  # nats
     logsumexp: float | None = None  # of the (processed) logits
     full: bytes | None = None  # (V,) float32 log-probabilities, little-endian
+    mass: float | None = None  # natural logarithm of the probability of Ask.members together
 
 
 @dataclass(frozen=True, slots=True)

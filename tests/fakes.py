@@ -41,6 +41,8 @@ class PageModel:
         for row in rows:
             self._check_pages(row, rows)
         for row in rows:
+            self._copy(row)
+        for row in rows:
             self._write(row)
         return [self._answer(row) for row in rows]
 
@@ -52,6 +54,12 @@ class PageModel:
         written = set(row.pages[row.start // self.page_size :])
         for other in rows:
             assert other is row or not written.intersection(other.pages)
+
+    def _copy(self, row: Row) -> None:
+        if row.copied_from is not None:
+            page, count = divmod(row.start, self.page_size)
+            assert count, "nothing to copy"
+            self.pages[row.pages[page]][:count] = self.pages[row.copied_from][:count]
 
     def _write(self, row: Row) -> None:
         known = [*row.prompt, *row.output]
@@ -69,15 +77,15 @@ class PageModel:
 
     def _answer(self, row: Row) -> Sampled:
         context = self._context(row, row.start + len(row.tokens))
-        prefixes = [context[: row.start + i + 1] for i in range(len(row.targets))]
+        first = row.start + row.first_target
+        prefixes = [context[: first + i + 1] for i in range(len(row.targets))]
         scored = tuple(map(score, prefixes, row.targets))
         ask = row.targets_ask
         reports = tuple(report(each, ask, self.vocab_size) for each in prefixes if ask)
-        if row.sampling is None:
-            assert row.ask is None
-            return Sampled(scored=scored, scored_reports=reports)
-        token = draw(context, row.sampling.seed, len(row.output), row.banned, self.vocab_size)
         said = report(context, row.ask, self.vocab_size) if row.ask else None
+        if row.sampling is None:
+            return Sampled(None, said, scored, reports)
+        token = draw(context, row.sampling.seed, len(row.output), row.banned, self.vocab_size)
         return Sampled(score(context, token), said, scored, reports)
 
 
@@ -88,14 +96,18 @@ class Outcome:
     scored_reports: tuple[Report, ...]
     reason: str
     stop_id: int | None
+    report: Report | None = None  # where nothing is drawn
 
 
 def alone(request: Request, vocab_size: int = 50) -> Outcome:
     """The naive loop: no pages, no batch, no cache."""
     prompt, drawn = request.prompt, []
-    targets = range(1, len(prompt)) if request.prompt_ask else ()
+    targets = range(request.first_scored, len(prompt)) if request.prompt_ask else ()
     scored = tuple(score(prompt[:i], prompt[i]) for i in targets)
     reports = tuple(report(prompt[:i], request.prompt_ask, vocab_size) for i in targets)
+    if not request.max_tokens:
+        said = report(prompt, request.ask, vocab_size) if request.ask else None
+        return Outcome((), scored, reports, "length", None, said)
     context = list(prompt)
     while len(drawn) < request.max_tokens:
         banned = request.stop_ids if len(drawn) < request.min_tokens else ()

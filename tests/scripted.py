@@ -57,13 +57,14 @@ def answer(row: Row) -> Sampled:
     known = [*row.prompt, *row.output]
     scored, reports = [], []
     for i, target in enumerate(row.targets):
-        logits = logits_after(known[: row.start + i + 1], row.prompt)
+        logits = logits_after(known[: row.start + row.first_target + i + 1], row.prompt)
         scored.append(score(logits, log_softmax(logits), target))
         if row.targets_ask is not None:
             reports.append(report(logits, log_softmax(logits), row.targets_ask))
-    if row.sampling is None:
-        return Sampled(scored=tuple(scored), scored_reports=tuple(reports))
     logits = logits_after(known, row.prompt)
+    if row.sampling is None:
+        said = row.ask and report(logits, log_softmax(logits), row.ask)
+        return Sampled(None, said, tuple(scored), tuple(reports))
     sampling = row.sampling
     changed = logits.copy()
     for token, bias in sampling.logit_bias:
@@ -118,7 +119,13 @@ def report(logits: np.ndarray, logprobs: np.ndarray, ask: Ask) -> Report:
         entropy=float(-(np.exp(finite) * finite).sum()) if ask.summary else None,
         logsumexp=float(np.logaddexp.reduce(logits)) if ask.summary else None,
         full=logprobs.astype("<f4").tobytes() if ask.full else None,
+        mass=mass(logprobs, ask.members) if ask.members is not None else None,
     )
+
+
+def mass(logprobs: np.ndarray, members: bytes) -> float:
+    bits = np.unpackbits(np.frombuffer(members, np.uint8), bitorder="little")[: len(logprobs)]
+    return float(np.logaddexp.reduce(logprobs[bits.astype(bool)].astype(np.float64)))
 
 
 def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:

@@ -15,6 +15,8 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.api import probabilities
+from server.api import score as scoring
+from server.api import surprisal as surprise
 from server.api.body import JsonRoute
 from server.api.encode import LARGE, dumps, encode_bytes
 from server.api.generate import GenerationAnswer, num_reports, plan_generation
@@ -25,11 +27,14 @@ from server.api.schemas.native import (
     DetokenizeBody,
     GenerateBody,
     ProbabilitiesBody,
+    ScoreBody,
+    SurprisalBody,
     TokenizeBody,
 )
-from server.api.service import CurrentModel, CurrentService, ServedModel
+from server.api.service import CurrentModel, CurrentService, ServedModel, Service
 from server.api.sse import EventStream
 from server.api.tokens import Json
+from server.api.waves import Call
 
 router = APIRouter(route_class=JsonRoute, redirect_slashes=False)
 
@@ -100,6 +105,47 @@ async def next_token_probabilities(
     return await json_answer(await asyncio.to_thread(probabilities.answer, *parts), size)
 
 
+@router.post("/score", responses={200: {"model": answers.Scores}, **MODEL_ERRORS})
+async def score(
+    request: Request, body: ScoreBody, service: CurrentService, model: CurrentModel
+) -> Response:
+    """How likely each of many continuations is, after one prompt or several."""
+    scored, baseline = await scoring.prepare(body, service, model)
+    call = new_call(request, service, "score")
+    await scoring.run(scored, baseline, model, call)
+    size = sum(each.num_tokens for each in scored)
+    parts = (body, scored, baseline, model, call.id)
+    if size <= LARGE // 16:
+        return await json_answer(scoring.answer(*parts), 0)
+    return await json_answer(await asyncio.to_thread(scoring.answer, *parts), size)
+
+
+@router.post("/surprisal", responses={200: {"model": answers.Surprisals}, **MODEL_ERRORS})
+async def surprisal(
+    request: Request, body: SurprisalBody, service: CurrentService, model: CurrentModel
+) -> Response:
+    """How unexpected each token and each word of a text is, and the text as a whole."""
+    texts = await surprise.prepare(body, service, model)
+    call = new_call(request, service, "surprisal")
+    await surprise.run(texts, body, model, call)
+    size = sum(len(text.pieces) for text in texts)
+    parts = (texts, body, model, call.id)
+    if size <= LARGE // 16:
+        return await json_answer(surprise.answer(*parts), 0)
+    return await json_answer(await asyncio.to_thread(surprise.answer, *parts), size)
+
+
+def new_call(request: Request, service: Service, kind: str) -> Call:
+    call_id = f"{kind}-{uuid.uuid4().hex}"
+    settings = service.settings
+    return Call(
+        call_id,
+        cache_salt(request, settings.prefix_cache, call_id),
+        timeout=settings.request_timeout,
+        wave_size=max(1, settings.max_batch // 2),
+    )
+
+
 @router.post("/tokenize", responses={200: {"model": answers.Tokenized}, **MODEL_ERRORS})
 async def tokenize(body: TokenizeBody, service: CurrentService, model: CurrentModel) -> Response:
     """The tokens of a text, and the characters that each has bytes of."""
@@ -166,7 +212,7 @@ async def json_answer(answer: Json, num_items: int) -> Response:
 class Parts(Response):
     """A body that is never joined: it may be many megabytes."""
 
-    def __init__(self, parts: Sequence[bytes], media_type: str) -> None:
+    def __init__(self, parts: Sequence[bytes | memoryview], media_type: str) -> None:
         size = sum(map(len, parts))
         super().__init__(headers={"content-length": str(size)}, media_type=media_type)
         self.parts = parts

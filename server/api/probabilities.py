@@ -19,6 +19,7 @@ from server.api.prompts import check_ids
 from server.api.schemas.native import ProbabilitiesBody
 from server.api.service import ServedModel, Service
 from server.api.tokens import Json, computed, token_probability, usage
+from server.api.waves import run_wave
 from server.engine.request import Ending, Request
 from server.errors import BadRequest
 from server.settings import Settings
@@ -68,7 +69,7 @@ def ask_of(body: ProbabilitiesBody, ids: Ids, is_full: bool) -> tuple[Ask, Sampl
     """At temperature 1 the model's own distribution, bit for bit as every other route has it."""
     is_processed = body.temperature != 1.0
     ask = Ask(body.top_k, ids, is_processed=is_processed, summary=True, full=is_full)
-    return ask, Sampling(temperature=body.temperature)
+    return ask, Sampling(temperature=body.temperature if is_processed else 0.0)
 
 
 async def run(
@@ -80,23 +81,25 @@ async def run(
     cache_salt: str,
     timeout: float,
 ) -> tuple[list[Report], list[Ending]]:
-    """One token is drawn of each distribution, and forgotten."""
+    """Where a temperature is to be applied, a token is drawn with it, and forgotten."""
+    max_tokens = 1 if ask.is_processed else 0
     requests = [
-        Request(f"{call_id}-{i}", prompt, 1, sampling, ask, cache_salt=cache_salt, timeout=timeout)
+        Request(
+            f"{call_id}-{i}",
+            prompt,
+            max_tokens,
+            sampling,
+            ask,
+            cache_salt=cache_salt,
+            timeout=timeout,
+        )
         for i, prompt in enumerate(prompts)
     ]
-    reports: dict[int, Report] = {}
-    endings: dict[int, Ending] = {}
-    async with model.engine.submit(requests) as stream:
-        async for i, update in stream:
-            for sampled in update.drawn:
-                assert sampled.report is not None
-                reports[i] = sampled.report
-            if update.ending is not None:
-                if update.ending.error is not None:
-                    raise update.ending.error
-                endings[i] = update.ending
-    return [reports[i] for i in range(len(prompts))], [endings[i] for i in range(len(prompts))]
+    outcomes = await run_wave(model.engine, requests)
+    reports = [each.report for each in outcomes if each.report is not None]
+    endings = [each.ending for each in outcomes if each.ending is not None]
+    assert len(reports) == len(endings) == len(prompts)
+    return reports, endings
 
 
 def answer(
@@ -151,20 +154,23 @@ def distribution(full: bytes, form: str | bool) -> list[float] | Json:
         "dtype": "float32",
         "encoding": "base64",
         "shape": [len(values)],
-        "data": base64.b64encode(values.tobytes()).decode("ascii"),
+        "data": base64.b64encode(values.data).decode("ascii"),
     }
 
 
 def finite_values(full: bytes) -> NDArray[np.float32]:
     """(V,) float32 log-probabilities, with the number that stands for minus infinity."""
     values = np.frombuffer(full, "<f4")
-    return np.where(np.isneginf(values), np.float32(MINUS_INFINITY), values)
+    is_impossible = np.isneginf(values)
+    if not is_impossible.any():
+        return values
+    return np.where(is_impossible, np.float32(MINUS_INFINITY), values)
 
 
-def npy_parts(reports: Sequence[Report]) -> list[bytes]:
-    """The parts of a float32 .npy of shape (prompts, V)."""
-    rows = [finite_values(report.full).tobytes() for report in reports if report.full is not None]
+def npy_parts(reports: Sequence[Report]) -> list[bytes | memoryview]:
+    """The parts of a float32 .npy of shape (prompts, V): the model's own buffers, not copied."""
+    rows = [finite_values(report.full) for report in reports if report.full is not None]
     head = io.BytesIO()
-    shape = (len(rows), len(rows[0]) // 4)
+    shape = (len(rows), len(rows[0]))
     npy.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    return [head.getvalue(), *rows]
+    return [head.getvalue(), *(row.data.cast("B") for row in rows)]

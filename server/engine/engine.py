@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from threading import Condition, Thread
@@ -68,14 +68,34 @@ class Engine:
         self._arrivals: list[Live] = []
         self._cancels: list[tuple[int, bool]] = []
         self._num_live = 0  # accepted, ending not published
+        self._num_calls = 0  # taken, and perhaps with parts to come
         self._is_accepting, self._is_stopping = True, False
         self._waiting_for_idle: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, requests: Sequence[Request]) -> Stream:
-        """All or none. Raises ContextLengthExceeded, ShuttingDown or QueueFull."""
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """
+        Around work that is submitted part by part: refused, if at all, as it begins, and waited for
+        by `drained` to its end. Raises ShuttingDown or QueueFull.
+        """
+        with self._changed:
+            self._check_accepts()
+            self._num_calls += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_calls -= 1
+                self._tell_if_idle()
+
+    def submit(self, requests: Sequence[Request], *, is_part: bool = False) -> Stream:
+        """
+        All or none. Raises ContextLengthExceeded, ShuttingDown or QueueFull; `is_part` of a call
+        that was taken is not refused for those that came after it.
+        """
         for request in requests:
             self._check_fits(request)
         tickets = [next(self._tickets) for _ in requests]
@@ -85,7 +105,8 @@ class Engine:
             for index, (ticket, request) in enumerate(zip(tickets, requests, strict=True))
         ]
         with self._changed:
-            self._check_accepts()
+            if self._is_stopping or not is_part:
+                self._check_accepts()
             self._arrivals += lives
             self._num_live += len(lives)
             self._changed.notify()
@@ -100,7 +121,7 @@ class Engine:
         """Returns when no request is left without its ending."""
         is_idle = asyncio.Event()
         with self._changed:
-            if not self._num_live:
+            if not (self._num_live or self._num_calls):
                 return
             self._waiting_for_idle.append((asyncio.get_running_loop(), is_idle))
         await is_idle.wait()
@@ -190,10 +211,14 @@ class Engine:
             self._num_live -= sum(update.ending is not None for _, update in updates)
             for loop, batch in by_loop.items():
                 _call(loop, _deliver, batch)
-            if not self._num_live:
-                for loop, is_idle in self._waiting_for_idle:
-                    _call(loop, is_idle.set)
-                self._waiting_for_idle = []
+            self._tell_if_idle()
+
+    def _tell_if_idle(self) -> None:
+        """Under the lock."""
+        if not (self._num_live or self._num_calls):
+            for loop, is_idle in self._waiting_for_idle:
+                _call(loop, is_idle.set)
+            self._waiting_for_idle = []
 
 
 def _deliver(batch: Sequence[tuple[Live, Update]]) -> None:

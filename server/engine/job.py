@@ -24,13 +24,19 @@ class Job:
         None  # prompt tokens found in the prefix cache; None before the first admission
     )
     is_long: bool = False  # more to run than one step takes: its chunks are paced
-    num_scored: int = 0  # prompt tokens, from the second on, whose scores are known
+    num_scored: int = field(
+        init=False
+    )  # prompt tokens, from the second on, whose scores are known or not wanted
+    copied_from: int | None = (
+        None  # the page to copy the cached part of a page from, by the next row
+    )
     unsent_scores: list[Score] = field(default_factory=list)  # they leave with the next row's
     unsent_reports: list[Report] = field(default_factory=list)
     _digests: list[bytes] = field(init=False)  # of the salt, then of each full page asked for
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
+        self.num_scored = self.request.first_scored - 1
         self.banned = tuple(sorted(self.request.stop_ids))
         self._digests = [salt_digest(self.request.cache_salt)]
 
@@ -57,6 +63,12 @@ class Job:
             self._digests.append(page_digest(self._digests[-1], tokens))
         return self._digests[page + 1]
 
+    def part_digest(self, num_tokens: int) -> bytes:
+        """Of a page that is not full, where the first `num_tokens` of this sequence end."""
+        page, over = divmod(num_tokens, self.page_size)
+        parent = self.digest(page - 1) if page else self._digests[0]
+        return page_digest(parent, self.tokens[num_tokens - over : num_tokens])
+
     def scores_wanted(self, page: int) -> Ask | None:
         """What must be known of the page's targets before it may come from the cache."""
         num_targets = min(self._num_targets, (page + 1) * self.page_size)
@@ -71,26 +83,30 @@ class Job:
         end = start + num_tokens
         is_whole = end == len(self.tokens)
         draws = is_whole and request.max_tokens > 0
-        targets = self._targets(start, end)
+        first_target, targets = self._targets(start, end)
         return Row(
             tokens=self.tokens[start:end],
             start=start,
             pages=self.pages if is_whole else self.pages[: -(-end // self.page_size)],
             sampling=request.sampling if draws else None,
-            ask=request.ask if draws else None,
+            ask=request.ask if is_whole else None,
             prompt=request.prompt,
             output=self.output,
             banned=self.banned if draws and len(self.output) < request.min_tokens else (),
             targets=targets,
+            first_target=first_target,
             targets_ask=request.prompt_ask if targets else None,
+            copied_from=self.copied_from,
         )
 
     @property
     def _num_targets(self) -> int:
         return len(self.request.prompt) - 1 if self.request.prompt_ask is not None else 0
 
-    def _targets(self, start: int, end: int) -> Sequence[int]:
-        """None for a chunk that is scored already, which only a resumed job runs."""
-        if min(end, self._num_targets) <= self.num_scored:
-            return ()
-        return self.tokens[start + 1 : min(end, self._num_targets) + 1]
+    def _targets(self, start: int, end: int) -> tuple[int, Sequence[int]]:
+        """None for a chunk that is scored already, which is context or a resumed job's."""
+        end = min(end, self._num_targets)
+        if end <= self.num_scored:
+            return 0, ()
+        first = max(0, self.request.first_scored - 1 - start)
+        return first, self.tokens[start + first + 1 : end + 1]

@@ -24,7 +24,8 @@ _SCORE = Struct("<qdqd")  # the fields of Score
 
 
 def is_keepable(ask: Ask) -> bool:
-    return not (ask.is_processed or ask.ids or ask.full) and ask.top <= MAX_KEPT_TOP
+    is_plain = not (ask.is_processed or ask.ids or ask.full or ask.members is not None)
+    return is_plain and ask.top <= MAX_KEPT_TOP
 
 
 def covers(kept: Ask, ask: Ask) -> bool:

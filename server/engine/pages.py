@@ -4,8 +4,9 @@ the tensors are in model/.
 
 A page is in exactly one of three places: held (by as many sequences as its count says), idle (no
 holder, but its tokens are indexed and may serve again; the longest idle is taken first), or free.
-Only full pages are indexed, and a full page is never written again, so holders of one page can
-share it without copying.
+Only full pages are shared, and a full page is never written again, so holders of one page can
+share it without copying. Indexed, too, is the last page of a prompt that nothing was drawn after:
+it is never written again either, and is only copied from.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class PagePool:
         return page in self._idle
 
     def index(self, page: int, digest: bytes) -> None:
-        """`page` is full and computed. Where a twin is indexed, the twin goes on serving."""
+        """`page` is computed, and nothing is written to it any more. A twin goes on serving."""
         assert self._num_holders[page] > 0
         if digest not in self._page_of:
             self._page_of[digest] = page

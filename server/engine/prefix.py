@@ -39,6 +39,18 @@ def share_prefix(pool: PagePool, job: Job, found: Sequence[int]) -> None:
     job.pages, job.num_cached = list(found), len(found) * job.page_size
 
 
+def copy_part(pool: PagePool, job: Job) -> None:
+    """
+    The job, behind its full pages, begins in a copy of what is known of the next. The page copied
+    from need not be held: the step copies before it writes.
+    """
+    num_known = job.request.first_scored - 1
+    if num_known % job.page_size and num_known // job.page_size == len(job.pages):
+        job.copied_from = pool.find(job.part_digest(num_known))
+        if job.copied_from is not None:
+            job.num_cached = num_known
+
+
 class PagesInStep:
     """The page that each prompt row of one step begins with. The next step has its own."""
 
@@ -52,7 +64,8 @@ class PagesInStep:
             return
         self._run.add(job.digest(page))
         ask = job.scores_wanted(page)
-        if ask and is_keepable(ask) and page < job.num_reusable:
+        is_scored_whole = job.request.first_scored - 1 <= page * job.page_size
+        if ask and is_keepable(ask) and is_scored_whole and page < job.num_reusable:
             self._scored[job.digest(page), job.token_after(page)] = ask
 
     def serves(self, job: Job, page: int) -> bool:

@@ -18,6 +18,7 @@ class Progress:
 
     job: Job
     drawn: Sampled | None = None
+    report: Report | None = None  # of what follows a prompt after which nothing is drawn
     scored: tuple[Score, ...] = ()
     scored_reports: tuple[Report, ...] = ()
     reason: Literal["stop", "length"] | None = None  # None: it goes on
@@ -39,7 +40,7 @@ def advance(pool: PagePool, job: Job, row: Row, got: Sampled) -> Progress:
     end = row.start + len(row.tokens)
     for page in range(row.start // job.page_size, end // job.page_size):
         pool.index(job.pages[page], job.digest(page))
-    job.num_cached = end
+    job.num_cached, job.copied_from = end, None
     if row.targets:
         _take_scores(pool, job, row, got)
     scored, reports = tuple(job.unsent_scores), tuple(job.unsent_reports)
@@ -47,10 +48,12 @@ def advance(pool: PagePool, job: Job, row: Row, got: Sampled) -> Progress:
         job.unsent_scores, job.unsent_reports = [], []
     if got.drawn is None:
         is_over = job.num_left == 0  # max_tokens 0: the prompt was all
-        return Progress(job, None, scored, reports, "length" if is_over else None)
+        if is_over and end % job.page_size:
+            pool.index(job.pages[-1], job.part_digest(end))
+        return Progress(job, None, got.report, scored, reports, "length" if is_over else None)
     drawn = Sampled(got.drawn, got.report) if got.scored else got
     reason, stop_id = _append(job, got.drawn.token)
-    return Progress(job, drawn, scored, reports, reason, stop_id)
+    return Progress(job, drawn, None, scored, reports, reason, stop_id)
 
 
 def _append(job: Job, token: int) -> tuple[Literal["stop", "length"] | None, int | None]:
@@ -62,15 +65,16 @@ def _append(job: Job, token: int) -> tuple[Literal["stop", "length"] | None, int
 
 
 def _take_scores(pool: PagePool, job: Job, row: Row, got: Sampled) -> None:
-    num_known = job.num_scored - row.start  # a resumed job sends nothing twice
+    first = row.start + row.first_target
+    num_known = job.num_scored - first  # a resumed job sends nothing twice
     job.unsent_scores += got.scored[num_known:]
     job.unsent_reports += got.scored_reports[num_known:]
-    end = row.start + len(row.targets)
+    end = first + len(row.targets)
     job.num_scored = max(job.num_scored, end)
     ask, size = row.targets_ask, job.page_size
     if ask is None or not is_keepable(ask):
         return
-    for page in range(-(-row.start // size), end // size):  # those with every target in this row
-        part = slice(page * size - row.start, (page + 1) * size - row.start)
+    for page in range(-(-first // size), end // size):  # those with every target in this row
+        part = slice(page * size - first, (page + 1) * size - first)
         kept = pack(ask, got.scored[part], got.scored_reports[part])
         pool.keep_scores(job.digest(page), kept)

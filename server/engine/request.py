@@ -20,10 +20,13 @@ class Request:
 
     id: str  # unique among those alive
     prompt: tuple[int, ...]  # at least one token
-    max_tokens: int  # 0: run the prompt only, for its scores
+    max_tokens: int  # 0: run the prompt only, for its scores, and what `ask` wants of what follows
     sampling: Sampling = field(default_factory=Sampling)
     ask: Ask | None = None  # of every distribution drawn from
-    prompt_ask: Ask | None = None  # not None: score every prompt token after the first
+    prompt_ask: Ask | None = None  # not None: score the prompt tokens from `first_scored` on
+    # Before it is context, known to the caller: most often run by a request whose prompt it was, up
+    # to the token before. That one's last page, not full, is then copied instead of run again.
+    first_scored: int = 1
     stop_ids: frozenset[int] = frozenset()  # drawing one, as its last token, ends the request
     min_tokens: int = 0  # until so many are drawn, stop_ids cannot be
     cache_salt: str = ""  # prefix pages are shared between equal salts only
@@ -53,7 +56,8 @@ class Update:
     """What one step did for one request. Exactly one of a request has an ending: its last."""
 
     drawn: tuple[Sampled, ...] = ()  # tokens in order: each has `drawn`, `report` where asked
-    scored: tuple[Score, ...] = ()  # of the next prompt tokens, in order, from the second on
+    report: Report | None = None  # to `ask`, with max_tokens 0
+    scored: tuple[Score, ...] = ()  # of the next prompt tokens, in order, from first_scored on
     scored_reports: tuple[Report, ...] = ()  # beside `scored`, where prompt_ask asks for more
     ending: Ending | None = None
 

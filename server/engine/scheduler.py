@@ -15,8 +15,9 @@ first, and then to jobs that wait.
   whose next page is being run in this very step by another waits for it instead of running it
   beside. It waits for a row, not for a job: when that row's job is cancelled, preempted or failed,
   nothing is to be undone.
-* No partial page is ever shared or copied: each job runs the tail of fewer than page_size tokens
-  itself. That is all of copy on write here, and n > 1 is several jobs of one prompt.
+* No partial page is ever shared: each job runs the tail of fewer than page_size tokens itself, and
+  n > 1 is several jobs of one prompt. A job that says how much of its prompt another has run
+  (`first_scored`) begins in a copy of that one's last page: the branches of a trie.
 
 Worked example: page_size 4, pool of 4 pages, jobs A and B with the same prompt of 6 tokens,
 max_batch_tokens 8. Step 1: A takes pages 0 and 1 and runs 6 tokens; B would begin with the page
@@ -36,7 +37,7 @@ from operator import attrgetter
 from model.step import Row, Sampled
 from server.engine.job import Job
 from server.engine.pages import PagePool
-from server.engine.prefix import PagesInStep, find_prefix, share_prefix
+from server.engine.prefix import PagesInStep, copy_part, find_prefix, share_prefix
 from server.engine.progress import Progress, advance, check_answers
 
 _by_age = attrgetter("ticket")
@@ -183,6 +184,7 @@ class Scheduler:
 
     def _start(self, job: Job, found: Sequence[int], is_long: bool) -> None:
         share_prefix(self.pool, job, found)  # before any page is taken: taking evicts what is idle
+        copy_part(self.pool, job)
         while job.needs_page:
             job.pages.append(self.pool.take())
         job.is_long = is_long
@@ -194,7 +196,7 @@ class Scheduler:
     def _release(self, job: Job) -> None:
         for page in reversed(job.pages):  # the end of a chain is useless without its beginning
             self.pool.release(page)
-        job.pages, job.num_cached = [], 0
+        job.pages, job.num_cached, job.copied_from = [], 0, None
 
 
 def _discard(jobs: list[Job], job: Job) -> bool:

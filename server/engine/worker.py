@@ -131,6 +131,7 @@ class Worker:
             live,
             Update(
                 drawn=(told.drawn,) if told.drawn else (),
+                report=told.report,
                 scored=told.scored,
                 scored_reports=told.scored_reports,
                 ending=self._ending(live, told.reason, stop_id=told.stop_id)
@@ -150,7 +151,8 @@ class Worker:
     def _note_prompt_done(self, live: Live, now: float) -> None:
         if live.prompt_done is None:
             live.prompt_done = now
-            self._metrics.prompt_done(len(live.job.request.prompt))
+            request = live.job.request
+            self._metrics.prompt_done(len(request.prompt) - (request.first_scored - 1))
 
     def _fail(self, live: Live, error: ServeError) -> None:
         self._scheduler.remove(live.job)

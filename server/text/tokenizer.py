@@ -59,6 +59,23 @@ class TextTokenizer:
         """An upper bound of the bytes of text that one token can stand for."""
         return max(len(piece.encode()) for piece in self.tokenizer.get_vocab())
 
+    @cached_property
+    def word_ends(self) -> bytes:
+        """
+        Bit i is set where token i cannot be within a word: it begins with white space, or is
+        special. Half a second for the largest vocabularies.
+        """
+        mask = bytearray(-(-self.vocab_size // 8))
+        for token in range(self.vocab_size):
+            # Not token_bytes: what it remembers of every token would be many megabytes.
+            spelled = self._spell(token).decode("utf-8", "replace")
+            if spelled[:1].isspace() or token in self.special_ids:
+                mask[token >> 3] |= 1 << (token & 7)
+        return bytes(mask)
+
+    def ends_word(self, token: int) -> bool:
+        return bool(self.word_ends[token >> 3] >> (token & 7) & 1)
+
     def encode(self, text: str, add_special_tokens: bool, parse_special: bool) -> list[int]:
         with self._lock:
             self.tokenizer.encode_special_tokens = not parse_special

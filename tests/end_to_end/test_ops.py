@@ -10,6 +10,8 @@ from tests.scripted import CONTEXT, VOCAB_SIZE
 BODIES = {
     "/generate": {"prompt": ["ab", "c"], "max_tokens": 2, "logprobs": 2, "prompt_logprobs": 1},
     "/next-token-probabilities": {"prompt": "ab", "top_k": 2, "ids": [1], "full": "json"},
+    "/score": {"prompt": "ab", "continuations": ["c", "cd", [5]], "baseline": "x"},
+    "/surprisal": {"text": ["ab cd", "é"], "by": "word", "unit": "nats"},
     "/tokenize": {"prompt": "ab"},
     "/detokenize": {"tokens": [97]},
 }

@@ -67,6 +67,18 @@ def test_ranks_of_many_tokens_are_their_places_in_the_slow_sort(kernels, vocab_s
     assert kernels.ranks(logprobs, rows, tokens).tolist() == expected
 
 
+def test_scores_of_most_of_the_vocabulary_are_those_of_a_few(kernels):
+    torch.manual_seed(0)
+    logits = (torch.randn(2, 2000) * 8).round()
+    logprobs = kernels.log_softmax(logits)
+    ids = tuple(torch.randperm(2000)[:1500].tolist())
+    many = reports(Ask(ids=ids), logits, logits, logprobs, kernels)
+    for report, start in ((report, i) for report in many for i in (0, 700, 1400)):
+        row = many.index(report)
+        few = reports(Ask(ids=ids[start : start + 9]), logits, logits, logprobs, kernels)[row]
+        assert report.ids[start : start + 9] == few.ids
+
+
 def test_log_softmax_of_forbidden_tokens_is_minus_infinity(kernels):
     logprobs = kernels.log_softmax(torch.tensor([[1.0, float("-inf"), 1.0]]))
     assert logprobs[0, 1] == float("-inf")

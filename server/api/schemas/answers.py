@@ -127,6 +127,87 @@ class NextTokenProbabilities(Answer):
     computed: Computed
 
 
+class ScoredContinuation(Answer):
+    index: int
+    text: str
+    token_ids: list[int]
+    token_logprobs: list[float]
+    logprob: float
+    mean_logprob: float
+    logprob_per_byte: float | None
+    is_greedy: bool
+    baseline_logprob: float | None = None
+    score: float
+    probability: float
+
+
+class ContinuedPrompt(Answer):
+    index: int
+    context_token_ids: list[int]
+    continuations: list[ScoredContinuation]
+    label_mass: float
+    best: int
+
+
+class Scores(Answer):
+    id: str
+    object: Literal["score"]
+    model: str
+    results: list[ContinuedPrompt]
+    usage: Usage
+    computed: Computed
+
+
+class SurprisalToken(Answer):
+    id: int
+    text: str
+    start: int
+    end: int
+    surprisal: float | None
+    rank: int | None
+    entropy: float | None
+
+
+class SurprisalWord(Answer):
+    text: str
+    start: int
+    end: int
+    surprisal: float | None
+    uncorrected: float | None
+    first_token: int
+    num_tokens: int
+
+
+class SurprisalTotals(Answer):
+    tokens: int
+    scored_tokens: int
+    words: int
+    characters: int
+    bytes: int
+    surprisal: float
+    perplexity: float | None
+    bits_per_byte: float | None
+    bits_per_character: float | None
+
+
+class TextSurprisal(Answer):
+    index: int
+    bos: bool
+    tokens: list[SurprisalToken]
+    words: list[SurprisalWord] | None
+    totals: SurprisalTotals
+
+
+class Surprisals(Answer):
+    id: str
+    object: Literal["surprisal"]
+    model: str
+    unit: Literal["bits", "nats"]
+    results: list[TextSurprisal]
+    usage: Usage
+    computed: Computed
+
+
 class TokenPiece(Answer):
     id: int
     text: str

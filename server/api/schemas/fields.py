@@ -19,6 +19,7 @@ MAX_STOPS = 16
 MAX_STOP_BYTES = 1024
 MAX_LOGIT_BIASES = 1024
 MAX_SEED = 2**63 - 1
+MAX_CONTINUATIONS = 4096
 MIN_TEMPERATURE = 1e-6  # below it float32 logits overflow; 0 itself is greedy
 MAX_TEMPERATURE = 100.0
 
@@ -126,6 +127,56 @@ def _one_bias(key: str, bias: object) -> tuple[int, float]:
     return int(key), float(bias)  # type: ignore[arg-type]
 
 
+def parse_continuations(value: object) -> tuple[TextOrIds, ...]:
+    """A list of texts and of lists of token ids, which may be mixed."""
+    if not isinstance(value, list):
+        raise BadRequest(
+            f"continuations must be a list of strings or of lists of token ids, not "
+            f"{type_name(value)}",
+            "continuations",
+        )
+    if not 1 <= len(value) <= MAX_CONTINUATIONS:
+        raise BadRequest(
+            f"continuations has {len(value)} of them; 1 to {MAX_CONTINUATIONS} are allowed",
+            "continuations",
+        )
+    return tuple(_continuation(each, f"continuations.{i}") for i, each in enumerate(value))
+
+
+def _continuation(value: object, param: str) -> TextOrIds:
+    if not isinstance(value, str | list):
+        raise BadRequest(
+            f"{param} must be a string or a list of token ids, not {type_name(value)}", param
+        )
+    if not value:
+        raise BadRequest(f"{param} is empty; it must have at least one token", param)
+    return value if isinstance(value, str) else parse_ids(value, param)
+
+
+def parse_one_prompt(value: object, info: ValidationInfo) -> TextOrIds | None:
+    name = str(info.field_name)
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise BadRequest(
+            f"{name} must be null, a string or a list of token ids, not {type_name(value)}", name
+        )
+    return parse_ids(value, name)
+
+
+def parse_texts(value: object) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or any(type(text) is not str for text in texts):
+        raise BadRequest("text must be a string or a list of strings", "text")
+    if not texts:
+        raise EmptyPrompt("text is an empty list; it must hold at least one text", "text")
+    for i, text in enumerate(texts):
+        if not text:
+            param = "text" if value is text else f"text.{i}"
+            raise EmptyPrompt(f"{param} is empty: there is nothing to score", param)
+    return tuple(texts)
+
+
 def check_temperature(value: object) -> object:
     if type(value) in (int, float) and 0 < value < MIN_TEMPERATURE:  # type: ignore[operator]
         raise BadRequest(
@@ -172,6 +223,17 @@ TokenList = Annotated[
 OptionalTokenList = Annotated[
     tuple[int, ...] | None,
     PlainValidator(parse_optional_token_list, json_schema_input_type=list[int] | None),
+]
+Continuations = Annotated[
+    tuple[TextOrIds, ...],
+    PlainValidator(parse_continuations, json_schema_input_type=list[str | list[int]]),
+]
+OptionalPrompt = Annotated[
+    TextOrIds | None,
+    PlainValidator(parse_one_prompt, json_schema_input_type=str | list[int] | None),
+]
+Texts = Annotated[
+    tuple[str, ...], PlainValidator(parse_texts, json_schema_input_type=str | list[str])
 ]
 Full = Annotated[Literal[False, "json", "base64"], BeforeValidator(check_full)]
 Temperature = Annotated[float, BeforeValidator(check_temperature), Field(ge=0, le=MAX_TEMPERATURE)]

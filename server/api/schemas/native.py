@@ -10,13 +10,16 @@ from server.api.schemas.fields import (
     MAX_SEED,
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
+    Continuations,
     Full,
     LogitBias,
     NativeBody,
+    OptionalPrompt,
     OptionalTokenList,
     Prompts,
     Stops,
     Temperature,
+    Texts,
     TokenList,
     refuse,
 )
@@ -63,6 +66,22 @@ class ProbabilitiesBody(PromptBody):
     texts: Annotated[tuple[str, ...], Field(max_length=4096, strict=False)] = ()
     temperature: Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)] = 1.0
     full: Full = False
+
+
+class ScoreBody(PromptBody):
+    continuations: Continuations
+    normalize: Literal["sum", "mean", "bytes"] = "sum"
+    baseline: OptionalPrompt = None
+
+
+class SurprisalBody(NativeBody):
+    text: Texts
+    unit: Literal["bits", "nats"] = "bits"
+    by: Literal["token", "word"] = "token"
+    bos: bool | None = None
+    window: Annotated[int, Field(ge=2, le=MAX_COUNT)] | None = None
+    stride: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    parse_special: bool = True
 
 
 class TokenizeBody(NativeBody):

@@ -23,6 +23,7 @@ class Gathered:
     scored_reports: list[Report] = field(default_factory=list)
     endings: list[str] = field(default_factory=list)
     stop_id: int | None = None
+    report: Report | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -39,7 +40,7 @@ class Gathered:
     def outcome(self) -> Outcome:
         (reason,) = self.endings
         lists = (tuple(each) for each in (self.drawn, self.scored, self.scored_reports))
-        return Outcome(*lists, reason, self.stop_id)
+        return Outcome(*lists, reason, self.stop_id, self.report)
 
 
 class Drive:
@@ -78,6 +79,7 @@ class Drive:
                 got.scored_reports += told.scored_reports
                 got.endings += [told.reason] if told.reason else []
                 got.stop_id = told.stop_id
+                got.report = told.report
         self._check_pages()
         return len(rows)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ prompts = st.lists(st.integers(0, 1), min_size=1, max_size=14).map(tuple)
 asks = st.sampled_from(
     (Ask(), Ask(top=1), Ask(top=3), Ask(top=VOCAB + 2, summary=True), Ask(ids=(1, 4)), Ask(top=40))
 )
-requests = st.builds(
+plain_requests = st.builds(
     Request,
     id=st.just("r"),
     prompt=prompts,
@@ -28,6 +30,11 @@ requests = st.builds(
     stop_ids=st.frozensets(st.integers(0, VOCAB - 1), max_size=1),
     min_tokens=st.integers(0, 4),
     cache_salt=st.sampled_from(("", "other")),
+)
+requests = st.builds(  # some say that a part of their prompt is known: most often it is not
+    lambda request, first: replace(request, first_scored=min(first, len(request.prompt))),
+    plain_requests,
+    st.sampled_from((1, 1, 2, 4, 6, 11)),
 )
 acts = st.one_of(
     requests,
