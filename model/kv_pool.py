@@ -30,6 +30,7 @@ class KVPool:
         shape = (config.num_layers, num_pages, page_size, config.num_kv_heads, config.head_dim)
         self.keys, self.values = (torch.from_numpy(np.zeros(shape, np.float32)) for _ in range(2))
         self.num_pages, self.page_size = num_pages, page_size
+        self._last_hidden: Tensor | None = None  # (P,C), as wide as the first that is kept
 
     @property
     def num_bytes(self) -> int:
@@ -44,6 +45,18 @@ class KVPool:
         """The first `count` places of a page, in every layer."""
         self.keys[:, target, :count] = self.keys[:, source, :count]
         self.values[:, target, :count] = self.values[:, source, :count]
+
+    def keep_hidden(self, pages: Tensor, hidden: Tensor) -> None:
+        """pages (M,) that are full now, hidden (M,C) at their last tokens."""
+        if self._last_hidden is None:
+            shape = (self.num_pages, hidden.shape[1])
+            self._last_hidden = torch.from_numpy(np.zeros(shape, np.float32))
+        self._last_hidden[pages] = hidden
+
+    def last_hidden(self, page: int) -> Tensor:
+        """(1,C) at the last token of a full page: what any token after it is scored from."""
+        assert self._last_hidden is not None
+        return self._last_hidden[page : page + 1]
 
     def clear(self, pages: Tensor) -> None:
         """Make pages safe to hand on after a step that went wrong in them."""

@@ -69,6 +69,7 @@ class Runner:
         if not bool(hidden.isfinite().all()):
             self.pool.clear(batch.slots // self.page_size)
             raise FloatingPointError("the model's hidden states are not finite")
+        self._keep_hidden(batch, hidden)
         last = self._answer_last(rows, batch, hidden)
         return [
             self._sampled(row, last.get(r), hidden[first:])
@@ -81,6 +82,11 @@ class Runner:
             if row.copied_from is not None:
                 page, count = divmod(row.start, self.page_size)
                 self.pool.copy(row.copied_from, row.pages[page], count)
+
+    def _keep_hidden(self, batch: Batch, hidden: Tensor) -> None:
+        ends = (batch.slots % self.page_size == self.page_size - 1).nonzero().flatten()
+        if len(ends):
+            self.pool.keep_hidden(batch.slots[ends] // self.page_size, hidden[ends])
 
     def _answer_last(
         self, rows: Sequence[Row], batch: Batch, hidden: Tensor
@@ -102,7 +108,11 @@ class Runner:
         if not row.targets:
             return Sampled(drawn, report)
         targets = torch.tensor(row.targets)
-        states = hidden[row.first_target : row.first_target + len(targets)]
+        if row.first_target < 0:
+            before = self.pool.last_hidden(row.pages[row.start // self.page_size - 1])
+            states = torch.cat((before, hidden[: len(targets) - 1]))
+        else:
+            states = hidden[row.first_target : row.first_target + len(targets)]
         scored, reports = score_targets(
             states, targets, row.targets_ask, self.transformer.embedding
         )

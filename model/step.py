@@ -57,7 +57,7 @@ class Row:
     ] = ()  # may not be drawn now (end tokens before min_tokens); counts as processing
     allowed: bytes | None = None  # bit i set: token i may follow; None: every token may
     targets: Sequence[int] = ()  # score these: what really follows tokens[first_target + i]
-    first_target: int = 0
+    first_target: int = 0  # -1: the token before `tokens`, the last of a page, is the first scored
     targets_ask: Ask | None = None  # `top`, `summary`, `members` of each; needs targets
     copied_from: int | None = None  # page with the same tokens up to `start`, which is within one:
     # before any row writes, its first start % page_size places are copied to the row's own page

@@ -78,6 +78,7 @@ class PageModel:
     def _answer(self, row: Row) -> Sampled:
         context = self._context(row, row.start + len(row.tokens))
         first = row.start + row.first_target
+        assert row.first_target >= 0 or (row.start and row.start % self.page_size == 0)
         prefixes = [context[: first + i + 1] for i in range(len(row.targets))]
         scored = tuple(map(score, prefixes, row.targets))
         ask = row.targets_ask

@@ -108,5 +108,7 @@ class Job:
         end = min(end, self._num_targets)
         if end <= self.num_scored:
             return 0, ()
-        first = max(0, self.request.first_scored - 1 - start)
+        # Behind a cached page whose own tokens are scored, the first target is the token after it.
+        is_behind = self.num_scored < start
+        first = -1 if is_behind else max(0, self.request.first_scored - 1 - start)
         return first, self.tokens[start + first + 1 : end + 1]

@@ -3,8 +3,9 @@ Prompt scores kept beside a cached page, so that asking for them does not throw 
 away.
 
 A page's scores are those of the tokens that follow each of its own: all but the last are in the
-page, the last is the first of the next page, which may differ from request to request. Packed: 32
-bytes a score instead of six Python objects.
+page, the last is the first of the next page, which may differ from request to request: it is then
+scored anew from the page's last hidden state, which the model keeps. Packed: 32 bytes a score
+instead of six Python objects.
 """
 
 from __future__ import annotations
@@ -40,9 +41,6 @@ class PageScores:
     num_top: int  # alternatives a target: ask.top, or the vocabulary where that is smaller
     scores: bytes  # the targets', then each target's alternatives
     summaries: bytes  # entropy and logsumexp a target, as doubles; empty without ask.summary
-
-    def serves(self, ask: Ask, next_token: int) -> bool:
-        return self.next_token == next_token and covers(self.ask, ask)
 
     def unpack(self, ask: Ask) -> tuple[list[Score], list[Report]]:
         """Exactly what the model would report to `ask`, which is served."""

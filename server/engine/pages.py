@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from server.engine.kept_scores import PageScores
+from server.engine.kept_scores import PageScores, covers
 
 
 def salt_digest(salt: str) -> bytes:
@@ -93,7 +93,7 @@ class PagePool:
         """One record a page: the newest, unless the old one says as much."""
         page = self._page_of[digest]
         kept = self._scores.get(page)
-        if kept is None or not kept.serves(scores.ask, scores.next_token):
+        if kept is None or not covers(kept.ask, scores.ask):
             self._scores[page] = scores
 
     def _evict(self) -> int:

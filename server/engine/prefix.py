@@ -18,9 +18,11 @@ def find_prefix(pool: PagePool, job: Job) -> list[int]:
         if page is None:
             break
         ask, scores = job.scores_wanted(len(found)), pool.scores(page)
-        if ask and not (scores and scores.serves(ask, job.token_after(len(found)))):
+        if ask and not (scores and covers(scores.ask, ask)):
             break
         found.append(page)
+        if ask and scores and scores.next_token != job.token_after(len(found) - 1):
+            break  # the next row scores its own token, from the page's last hidden state
     return found
 
 
@@ -32,10 +34,11 @@ def share_prefix(pool: PagePool, job: Job, found: Sequence[int]) -> None:
             kept = pool.scores(page)
             assert kept is not None
             scores, reports = kept.unpack(ask)
+            num_serving = job.page_size - (kept.next_token != job.token_after(i))
             num_known = job.num_scored - i * job.page_size  # a resumed job has sent these
-            job.unsent_scores += scores[num_known:]
-            job.unsent_reports += reports[num_known:]
-            job.num_scored = (i + 1) * job.page_size
+            job.unsent_scores += scores[num_known:num_serving]
+            job.unsent_reports += reports[num_known:num_serving]
+            job.num_scored = max(job.num_scored, i * job.page_size + num_serving)
     job.pages, job.num_cached = list(found), len(found) * job.page_size
 
 
@@ -56,7 +59,7 @@ class PagesInStep:
 
     def __init__(self) -> None:
         self._run: set[bytes] = set()
-        self._scored: dict[tuple[bytes, int], Ask] = {}  # also by the token after: see kept_scores
+        self._scored: dict[bytes, Ask] = {}
 
     def add(self, job: Job) -> None:
         page = job.num_cached // job.page_size
@@ -66,7 +69,7 @@ class PagesInStep:
         ask = job.scores_wanted(page)
         is_scored_whole = job.request.first_scored - 1 <= page * job.page_size
         if ask and is_keepable(ask) and is_scored_whole and page < job.num_reusable:
-            self._scored[job.digest(page), job.token_after(page)] = ask
+            self._scored[job.digest(page)] = ask
 
     def serves(self, job: Job, page: int) -> bool:
         """Whether the job, whose next page to run this is, should wait until the step is over."""
@@ -75,5 +78,5 @@ class PagesInStep:
         ask = job.scores_wanted(page)
         if ask is None:
             return job.digest(page) in self._run
-        offered = self._scored.get((job.digest(page), job.token_after(page)))
+        offered = self._scored.get(job.digest(page))
         return offered is not None and covers(offered, ask)

@@ -137,3 +137,15 @@ def test_bfloat16_storage_is_the_rounded_model_computed_in_float32(checkpoint):
     exact.embedding.table.copy_(exact.embedding.table.bfloat16())
     tokens = list(range(30))
     assert torch.allclose(logits(rounded, tokens), logits(exact, tokens), atol=1e-4)
+
+
+def test_the_token_after_a_cached_page_is_scored_from_the_state_kept_with_the_page(runner):
+    text = [random.Random(1).randrange(512) for _ in range(20)]
+    (whole,) = runner.step([Row(text[:-1], 0, [0, 1], targets=text[1:], targets_ask=Ask(top=3))])
+    runner.step([Row(text[:16], 0, [2])])
+    behind = Row(
+        text[16:-1], 16, [2, 3], targets=text[16:], first_target=-1, targets_ask=Ask(top=3)
+    )
+    (rest,) = runner.step([behind])
+    assert rest.scored == whole.scored[15:]
+    assert rest.scored_reports == whole.scored_reports[15:]

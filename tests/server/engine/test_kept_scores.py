@@ -40,12 +40,10 @@ def test_a_vocabulary_smaller_than_the_ask_is_no_obstacle():
     assert kept.unpack(Ask(top=10))[1] == [Report(alternatives)]
 
 
-def test_kept_scores_serve_the_same_next_token_alone():
-    kept = pack(Ask(top=1), [Score(7, -1.0, 1, 0.0)], [Report((Score(0, -0.1, 1, 0.0),))])
-    assert kept.serves(Ask(), next_token=7)
-    assert not kept.serves(Ask(), next_token=8)
-    assert not kept.serves(Ask(top=2), next_token=7)
-    assert not kept.serves(Ask(summary=True), next_token=7)
+def test_what_was_kept_covers_what_asks_for_no_more():
+    assert covers(Ask(top=1), Ask())
+    assert not covers(Ask(top=1), Ask(top=2))
+    assert not covers(Ask(top=1), Ask(summary=True))
 
 
 @pytest.mark.parametrize(

@@ -95,12 +95,12 @@ def test_scores_go_when_their_page_is_evicted():
 def test_kept_scores_are_replaced_only_by_what_they_do_not_say():
     pool = PagePool(1, 4)
     page = indexed(pool, b"a")
-    rich, poor, other = kept(5, top=2), kept(5), kept(6)
+    rich, poor, richer = kept(5, top=2), kept(6), kept(6, top=3)
     pool.keep_scores(b"a", rich)
     pool.keep_scores(b"a", poor)
     assert pool.scores(page) is rich
-    pool.keep_scores(b"a", other)
-    assert pool.scores(page) is other
+    pool.keep_scores(b"a", richer)
+    assert pool.scores(page) is richer
 
 
 def test_a_digest_hangs_on_salt_parent_and_every_token():

@@ -31,14 +31,26 @@ def test_scores_kept_with_cached_pages_are_told_without_running_them():
         assert drive.model.num_tokens_run - before == 30 - expected
 
 
-def test_a_page_is_scored_again_for_another_next_token_and_no_page_before_it():
+def test_another_token_after_a_cached_page_is_scored_without_running_the_page():
     drive = Drive()
     shared = distinct(1, 16)
     drive.add(request((*shared, 5, 6), max_tokens=0, prompt_ask=Ask()))
     drive.run()
     got = drive.add(request((*shared, 8, 9), max_tokens=0, prompt_ask=Ask()))
     drive.run()
-    assert got.job.num_reused == 12
+    assert got.job.num_reused == 16
+    assert got.outcome() == alone(got.job.request)
+
+
+def test_where_another_request_cached_the_next_page_the_token_between_is_scored_all_the_same():
+    drive = Drive()
+    shared, other = distinct(1, 8), distinct(2, 8)
+    drive.add(request((*shared, 5, 6), max_tokens=0, prompt_ask=Ask()))
+    drive.add(request((*shared, *other, 7), max_tokens=0))
+    drive.run()
+    got = drive.add(request((*shared, *other, 7), max_tokens=0, prompt_ask=Ask()))
+    drive.run()
+    assert got.job.num_reused == 8
     assert got.outcome() == alone(got.job.request)
 
 
@@ -54,14 +66,14 @@ def test_pages_run_without_scores_serve_scoring_only_once_scored():
 
 def test_many_continuations_of_one_prompt_are_scored_side_by_side():
     drive = Drive(PageModel(num_pages=200), max_batch=16, max_batch_tokens=128)
-    shared = distinct(1, 100)  # ends with a page: each continuation scores that page itself
+    shared = distinct(1, 100)  # ends with a page: what follows it is scored from its hidden state
     gathered = [
         drive.add(request((*shared, i, 1), max_tokens=0, prompt_ask=Ask(top=1))) for i in range(16)
     ]
     drive.run()
     assert [got.outcome() for got in gathered] == [alone(got.job.request) for got in gathered]
     assert drive.model.num_steps == 2
-    assert drive.model.num_tokens_run == 102 + 15 * (4 + 2)
+    assert drive.model.num_tokens_run == 102 + 15 * 2
 
 
 def test_nobody_waits_for_scores_that_would_not_serve():
