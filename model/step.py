@@ -8,7 +8,7 @@ chunk with more to come.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +55,7 @@ class Row:
         int
     ] = ()  # may not be drawn now (end tokens before min_tokens); counts as processing
     allowed: bytes | None = None  # bit i set: token i may follow; None: every token may
+    pending: Callable[[], bytes] | None = None  # gives `allowed`, computed while the model runs
     targets: Sequence[int] = ()  # score these: targets[i] is what really follows tokens[i]
     targets_ask: Ask | None = None  # `top` and `summary` of each scored position; needs targets
 
