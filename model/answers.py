@@ -8,6 +8,7 @@ exist for a bounded number of them at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ def _answer(
     rows: Sequence[Row], logits: Tensor, kernels: Kernels
 ) -> list[tuple[Score | None, Report | None]]:
     """logits (R,V)."""
+    rows = [_settle(row) for row in rows]
     shown = kernels.log_softmax(logits)
     shifted = shift(logits, rows)
     processed = [r for r, row in enumerate(rows) if _is_processed(row)]
@@ -55,6 +57,11 @@ def _answer(
         )
         for r, row in enumerate(rows)
     ]
+
+
+def _settle(row: Row) -> Row:
+    """With the mask that was being computed meanwhile."""
+    return row if row.pending is None else replace(row, allowed=row.pending(), pending=None)
 
 
 def _is_processed(row: Row) -> bool:

@@ -8,7 +8,7 @@ chunk with more to come.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,6 +56,7 @@ class Row:
         int
     ] = ()  # may not be drawn now (end tokens before min_tokens); counts as processing
     allowed: bytes | None = None  # bit i set: token i may follow; None: every token may
+    pending: Callable[[], bytes] | None = None  # gives `allowed`, computed while the model runs
     targets: Sequence[int] = ()  # score these: what really follows tokens[first_target + i]
     first_target: int = 0  # -1: the token before `tokens`, the last of a page, is the first scored
     targets_ask: Ask | None = None  # `top`, `summary`, `members` of each; needs targets

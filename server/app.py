@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from server.api import faults, native, ops
+from server.api import faults, native, openai, ops
 from server.api.gate import Cors, Gate, HeadAsGet, HostCheck, KeyCheck
 from server.api.leave import LeaveWatch
 from server.api.service import Service
@@ -38,6 +38,7 @@ def build_routes(service: Service) -> Routes:
     )
     routes.state.service = service
     routes.include_router(native.router)
+    routes.include_router(openai.router)
     routes.include_router(ops.router)
     faults.install(routes)
     return routes

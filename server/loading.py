@@ -16,10 +16,12 @@ from model.kv_pool import PAGE_SIZE, num_bytes_per_token
 from model.runner import Runner, build_runner
 from model.step import Row, Sampling
 from server.api.service import ServedModel, SpecialIds
+from server.constrain.masks import Grammars
 from server.engine.engine import Engine
 from server.lifecycle import CannotLoad
 from server.metrics import Metrics
 from server.settings import Settings
+from server.text.chat import ChatTemplate
 from server.text.detokenize import Detokenizer
 from server.text.tokenizer import TextTokenizer
 from weights.catalog import resolve
@@ -80,7 +82,9 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
             adds_bos=special.adds_bos,
         ),
         chat_template=checkpoint.chat_template,
+        chat=chat_of(checkpoint, tokenizer),
         tokenizer=tokenizer,
+        grammars=Grammars(tokenizer, special.stop_ids),
         engine=Engine(
             runner,
             max_batch=settings.max_batch,
@@ -89,6 +93,16 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
             metrics=metrics,
         ),
     )
+
+
+def chat_of(checkpoint: Checkpoint, tokenizer: TextTokenizer) -> ChatTemplate | None:
+    """The names that templates expect hold the special tokens as text."""
+    if checkpoint.chat_template is None:
+        return None
+    special = checkpoint.special
+    ids = {"bos": special.bos_id, "eos": special.eos_id, "pad": special.pad_id}
+    names = {f"{k}_token": tokenizer.token_text(i) for k, i in ids.items() if i is not None}
+    return ChatTemplate(checkpoint.chat_template, names, tokenizer)
 
 
 def context_length(settings: Settings, checkpoint: Checkpoint) -> int:

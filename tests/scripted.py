@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from model.step import Ask, Report, Row, Sampled, Score
 from server.api.service import ServedModel, SpecialIds
+from server.constrain.masks import Grammars
 from server.engine.engine import Engine
 from server.metrics import Metrics
 from server.settings import Settings
@@ -73,6 +74,9 @@ def answer(row: Row) -> Sampled:
         kept = np.full_like(changed, -np.inf)
         kept[list(sampling.allowed_ids)] = changed[list(sampling.allowed_ids)]
         changed = kept
+    if row.pending is not None:
+        bits = np.unpackbits(np.frombuffer(row.pending(), np.uint8), bitorder="little")
+        changed[bits[:VOCAB_SIZE] == 0] = -np.inf
     changed[list(row.banned)] = -np.inf
     raw, processed = log_softmax(logits), log_softmax(changed / (sampling.temperature or 1.0))
     token = int(processed.argmax())
@@ -136,6 +140,7 @@ def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:
         max_queue=settings.max_queue,
         metrics=metrics,
     )
+    tokenizer = TextTokenizer(byte_tokenizer(), VOCAB_SIZE)
     return ServedModel(
         name=settings.model_name or "echo",
         family="scripted",
@@ -152,6 +157,8 @@ def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:
         kv_cache_memory=0,
         special=SpecialIds(BOS, EOS, None, None, (EOS,), adds_bos=True),
         chat_template=None,
-        tokenizer=TextTokenizer(byte_tokenizer(), VOCAB_SIZE),
+        chat=None,
+        tokenizer=tokenizer,
+        grammars=Grammars(tokenizer, (EOS,)),
         engine=engine,
     )

@@ -11,10 +11,12 @@ from contextlib import aclosing
 from model.step import Ask, Sampling
 from server.api.generation import Delta, Drawn, Generation, Plan
 from server.api.prompts import check_context, check_ids
-from server.api.schemas.native import GenerateBody
+from server.api.schemas.native import GenerateBody, GenerationFields
 from server.api.service import ServedModel
 from server.api.tokens import Json, alternatives, computed, timings, token, usage
-from server.errors import BadRequest
+from server.constrain.grammar import Grammar
+from server.constrain.masks import CheckedGrammar
+from server.errors import BadRequest, Unsupported
 from server.settings import Settings
 
 Ids = tuple[int, ...]
@@ -27,6 +29,7 @@ def plan_generation(
     settings: Settings,
     call_id: str,
     cache_salt: str,
+    grammar: CheckedGrammar | None = None,
 ) -> Plan:
     check_counts(body, len(prompts), settings)
     check_token_fields(body, model.vocab_size)
@@ -46,9 +49,24 @@ def plan_generation(
         min_tokens=body.min_tokens,
         cache_salt=cache_salt,
         timeout=settings.request_timeout,
+        grammar=grammar,
     )
     check_reports(body, plan, model, settings)
     return plan
+
+
+async def checked_grammar(
+    body: GenerationFields, grammar: Grammar | None, model: ServedModel
+) -> CheckedGrammar | None:
+    """Raises InvalidGrammar, and BadRequest where other fields contradict it."""
+    if grammar is None:
+        return None
+    if not model.special.stops:
+        raise Unsupported(f"{grammar.param}: this model has no end token", grammar.param)
+    for name in ("ignore_eos", "allowed_token_ids"):
+        if getattr(body, name):
+            raise BadRequest(f"{name} contradicts {grammar.param}: give one of the two", name)
+    return await model.grammars.check(grammar)
 
 
 def check_counts(body: GenerateBody, num_prompts: int, settings: Settings) -> None:
@@ -120,7 +138,7 @@ def check_reports(body: GenerateBody, plan: Plan, model: ServedModel, settings: 
         value = getattr(body, name)
         if value is not None and value > most:
             raise BadRequest(f"{name} is {value}; at most {most} is allowed", name)
-    if (reports := num_reports(body, plan)) > settings.max_reports:
+    if (reports := num_reports(plan)) > settings.max_reports:
         raise BadRequest(
             f"this asks for up to {reports} log-probabilities (tokens x (alternatives + 1)); at "
             f"most {settings.max_reports} are allowed in one call",
@@ -128,11 +146,12 @@ def check_reports(body: GenerateBody, plan: Plan, model: ServedModel, settings: 
         )
 
 
-def num_reports(body: GenerateBody, plan: Plan) -> int:
-    generated = 0 if body.logprobs is None else plan.n * sum(plan.max_tokens) * (body.logprobs + 1)
-    if body.prompt_logprobs is None:
+def num_reports(plan: Plan) -> int:
+    """At most so many log-probabilities come of it."""
+    generated = plan.n * sum(plan.max_tokens) * (plan.ask.top + 1) if plan.ask else 0
+    if plan.prompt_ask is None:
         return generated
-    return generated + sum(map(len, plan.prompts)) * (body.prompt_logprobs + 1)
+    return generated + sum(map(len, plan.prompts)) * (plan.prompt_ask.top + 1)
 
 
 class GenerationAnswer:
@@ -151,7 +170,7 @@ class GenerationAnswer:
         }
 
     async def whole(self) -> Json:
-        choices = [self._choice(Delta(i, "", ())) for i in range(len(self.plan.requests()))]
+        choices = [self._choice(Delta(i, "", ())) for i in range(self.plan.num_choices)]
         async with aclosing(self.generation.deltas(self.model.engine)) as deltas:
             async for delta in deltas:
                 extend(choices[delta.index], self._choice(delta))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from model.step import Ask, Report, Sampling, Score
+from server.constrain.masks import CheckedGrammar
 from server.engine.engine import Engine
 from server.engine.request import Ending, Request, Update
 from server.errors import ServeError, ShuttingDown
@@ -46,6 +47,11 @@ class Plan:
     min_tokens: int = 0
     cache_salt: str = ""
     timeout: float | None = None
+    grammar: CheckedGrammar | None = None
+
+    @property
+    def num_choices(self) -> int:
+        return len(self.prompts) * self.n
 
     def requests(self) -> list[Request]:
         return [self._request(p, i) for p in range(len(self.prompts)) for i in range(self.n)]
@@ -62,6 +68,7 @@ class Plan:
             min_tokens=self.min_tokens,
             cache_salt=self.cache_salt,
             timeout=self.timeout,
+            constraint=None if self.grammar is None else self.grammar.constraint(),
         )
 
 

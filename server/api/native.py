@@ -6,22 +6,24 @@ form.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import uuid
-from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from server.api import probabilities
 from server.api import score as scoring
 from server.api import surprisal as surprise
 from server.api.body import JsonRoute
-from server.api.encode import LARGE, dumps, encode_bytes
-from server.api.generate import GenerationAnswer, num_reports, plan_generation
+from server.api.encode import LARGE
+from server.api.generate import (
+    GenerationAnswer,
+    checked_grammar,
+    num_reports,
+    plan_generation,
+)
 from server.api.prompts import check_bytes, check_ids, resolve_prompts
-from server.api.responses import MODEL_ERRORS
+from server.api.responses import MODEL_ERRORS, Parts, json_answer
 from server.api.schemas import answers
 from server.api.schemas.native import (
     DetokenizeBody,
@@ -31,7 +33,7 @@ from server.api.schemas.native import (
     SurprisalBody,
     TokenizeBody,
 )
-from server.api.service import CurrentModel, CurrentService, ServedModel, Service
+from server.api.service import CurrentModel, CurrentService, ServedModel, Service, cache_salt
 from server.api.sse import EventStream
 from server.api.tokens import Json
 from server.api.waves import Call
@@ -57,11 +59,12 @@ async def generate(
     )
     call_id = f"gen-{uuid.uuid4().hex}"
     salt = cache_salt(request, service.settings.prefix_cache, call_id)
-    plan = plan_generation(body, prompts, model, service.settings, call_id, salt)
+    grammar = await checked_grammar(body, body.response_format, model)
+    plan = plan_generation(body, prompts, model, service.settings, call_id, salt, grammar)
     answer = GenerationAnswer(body, plan, model)
     if body.stream:
         return EventStream(answer.events())
-    return await json_answer(await answer.whole(), num_reports(body, plan))
+    return await json_answer(await answer.whole(), num_reports(plan))
 
 
 @router.post(
@@ -200,40 +203,3 @@ async def tokenizer_info(model: CurrentModel) -> Response:
         "chat_template": model.chat_template,
     }
     return await json_answer(found, 0)
-
-
-async def json_answer(answer: Json, num_items: int) -> Response:
-    """`num_items` tokens or numbers: a large answer is encoded off the event loop."""
-    if num_items <= LARGE // 16:
-        return Response(dumps(answer), media_type="application/json")
-    return Parts(await asyncio.to_thread(encode_bytes, answer), "application/json")
-
-
-class Parts(Response):
-    """A body that is never joined: it may be many megabytes."""
-
-    def __init__(self, parts: Sequence[bytes | memoryview], media_type: str) -> None:
-        size = sum(map(len, parts))
-        super().__init__(headers={"content-length": str(size)}, media_type=media_type)
-        self.parts = parts
-
-    async def __call__(
-        self,
-        scope: Scope,  # noqa: ARG002  ASGI's own signature
-        receive: Receive,  # noqa: ARG002
-        send: Send,
-    ) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        for part in self.parts:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def cache_salt(request: Request, mode: str, call_id: str) -> str:
-    """Requests of one salt share computed prefixes; a key itself is not kept in the cache."""
-    if mode == "shared":
-        return ""
-    if mode == "off":
-        return call_id
-    key: bytes = getattr(request.state, "api_key", b"")
-    return hashlib.blake2b(key, digest_size=16).hexdigest() if key else ""

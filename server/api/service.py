@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,12 @@ from typing import Annotated, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
 
+from server.constrain.masks import Grammars
 from server.engine.engine import Engine
 from server.errors import Loading, ShuttingDown
 from server.metrics import Metrics
 from server.settings import LIMITS, Settings
+from server.text.chat import ChatTemplate
 from server.text.tokenizer import TextTokenizer
 
 P = ParamSpec("P")
@@ -50,7 +53,9 @@ class ServedModel:
     kv_cache_memory: int  # bytes
     special: SpecialIds
     chat_template: str | None
+    chat: ChatTemplate | None  # None where there is no template, or one that cannot be compiled
     tokenizer: TextTokenizer
+    grammars: Grammars
     engine: Engine
 
 
@@ -65,6 +70,9 @@ class Service:
     tokenizing: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "tokenize")
     )
+    templating: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "template")
+    )
 
     def require_model(self) -> ServedModel:
         if self.is_draining:
@@ -77,6 +85,11 @@ class Service:
         self.is_draining = True
         if self.model is not None:
             self.model.engine.begin_drain()
+
+    async def render(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `work` in the thread of the chat template, which may take its time."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.templating, lambda: work(*args, **kwargs))
 
     async def tokenize(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` in the tokenising thread."""
@@ -106,3 +119,13 @@ def current_model(request: Request) -> ServedModel:
 
 CurrentService = Annotated[Service, Depends(current_service)]
 CurrentModel = Annotated[ServedModel, Depends(current_model)]
+
+
+def cache_salt(request: Request, mode: str, call_id: str) -> str:
+    """Requests of one salt share computed prefixes; a key itself is not kept in the cache."""
+    if mode == "shared":
+        return ""
+    if mode == "off":
+        return call_id
+    key: bytes = getattr(request.state, "api_key", b"")
+    return hashlib.blake2b(key, digest_size=16).hexdigest() if key else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from starlette.responses import Response
@@ -31,9 +31,12 @@ def event(value: object) -> bytes:
 class EventStream(Response):
     """Nothing is sent before the first event is there: until then an error has its own status."""
 
-    def __init__(self, events: AsyncGenerator[object, None]) -> None:
+    def __init__(
+        self, events: AsyncGenerator[object, None], headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(media_type="text/event-stream")
         self.events = events
+        self.own = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
 
     async def __call__(
         self,
@@ -43,7 +46,9 @@ class EventStream(Response):
     ) -> None:
         async with aclosing(self.events):
             first = await anext(self.events)
-            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.own]}
+            )
             try:
                 await send_part(send, event(first))
                 async for value in self.events:

@@ -84,6 +84,7 @@ class Job:
         is_whole = end == len(self.tokens)
         draws = is_whole and request.max_tokens > 0
         first_target, targets = self._targets(start, end)
+        bound = request.constraint if draws else None
         return Row(
             tokens=self.tokens[start:end],
             start=start,
@@ -93,6 +94,7 @@ class Job:
             prompt=request.prompt,
             output=self.output,
             banned=self.banned if draws and len(self.output) < request.min_tokens else (),
+            pending=bound.mask(self.output) if bound else None,
             targets=targets,
             first_target=first_target,
             targets_ask=request.prompt_ask if targets else None,

@@ -7,11 +7,24 @@ prompt's pages through the prefix cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from model.step import Ask, Report, Sampled, Sampling, Score
 from server.errors import ServeError
+
+
+class Constraint(Protocol):
+    """What one sequence may say. server/constrain has it; the engine's thread calls it."""
+
+    failure: ServeError | None  # it could not go on: the request ends with this
+
+    def mask(self, output: Sequence[int]) -> Callable[[], bytes]:
+        """Starts computing Row.allowed; what it gives back waits for it, and never raises."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,7 @@ class Request:
     stop_ids: frozenset[int] = frozenset()  # drawing one, as its last token, ends the request
     min_tokens: int = 0  # until so many are drawn, stop_ids cannot be
     cache_salt: str = ""  # prefix pages are shared between equal salts only
+    constraint: Constraint | None = None  # of what is drawn; its own
     timeout: float | None = None  # seconds from submit; then the ending is "failed"
 
 

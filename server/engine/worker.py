@@ -120,6 +120,10 @@ class Worker:
 
     def _record(self, told: Progress, now: float) -> None:
         live = self._live[told.job.ticket]
+        bound = told.job.request.constraint
+        if bound is not None and bound.failure is not None:
+            self._fail(live, bound.failure)
+            return
         if told.drawn:
             self._note_drawn(live, now)
         if told.reason:
@@ -175,6 +179,8 @@ class Worker:
     def _tell(self, live: Live, update: Update) -> None:
         if update.ending:
             del self._live[live.job.ticket]
+            if (bound := live.job.request.constraint) is not None:
+                bound.close()
         self._updates.append((live, update))
 
 

@@ -13,7 +13,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from server.errors import BadRequest, EmptyPrompt, Unsupported
+from server.errors import BadRequest, EmptyPrompt
 
 MAX_STOPS = 16
 MAX_STOP_BYTES = 1024
@@ -191,16 +191,6 @@ def check_full(value: object) -> object:
     if value is False or value in ("json", "base64"):
         return value
     raise BadRequest(f'full must be false, "json" or "base64", not {str(value)[:40]!r}', "full")
-
-
-def refuse(name: str) -> BeforeValidator:
-    """For a documented field that this version cannot honour yet: null is all it may be."""
-
-    def check(value: object) -> None:
-        if value is not None:
-            raise Unsupported(f"{name} is not supported by this version of the server", name)
-
-    return BeforeValidator(check)
 
 
 Prompts = Annotated[

@@ -21,8 +21,8 @@ from server.api.schemas.fields import (
     Temperature,
     Texts,
     TokenList,
-    refuse,
 )
+from server.api.schemas.formats import ResponseFormat
 
 MAX_COUNT = 2**31 - 1  # of whatever is counted: no number beyond it reaches an index
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -35,7 +35,9 @@ class PromptBody(NativeBody):
     parse_special: bool = True
 
 
-class GenerateBody(PromptBody):
+class GenerationFields(NativeBody):
+    """What every route that generates takes, in either dialect."""
+
     max_tokens: Count = 128
     temperature: Temperature = 1.0
     top_k: Count = 0
@@ -53,11 +55,14 @@ class GenerateBody(PromptBody):
     ignore_eos: bool = False
     logit_bias: LogitBias = ()
     allowed_token_ids: OptionalTokenList = None
+    logprobs_mode: Literal["raw", "processed"] = "raw"
+    response_format: ResponseFormat = None
+    stream: bool = False
+
+
+class GenerateBody(PromptBody, GenerationFields):
     logprobs: Count | None = None
     prompt_logprobs: Count | None = None
-    logprobs_mode: Literal["raw", "processed"] = "raw"
-    response_format: Annotated[None, refuse("response_format")] = None
-    stream: bool = False
 
 
 class ProbabilitiesBody(PromptBody):

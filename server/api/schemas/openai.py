@@ -1,0 +1,199 @@
+"""
+The bodies of the OpenAI routes. They take null for whatever is optional, and fields that nobody
+here knows: those are named in the answer's X-Ignored-Fields.
+
+What OpenAI's own API has and this server cannot do is refused by name, wherever its value would
+change the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from server.api.schemas.fields import NativeBody, Prompts
+from server.api.schemas.formats import JsonFormat, StructuredOutputs
+from server.api.schemas.native import MAX_COUNT, Count, GenerationFields
+from server.errors import BadRequest, Unsupported
+
+# OpenAI's, without any effect on what is answered.
+HARMLESS = frozenset(
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+Test = Callable[[Any], bool]
+
+
+def is_one_of(*values: object) -> Test:
+    return lambda value: value in values
+
+
+def is_empty(value: object) -> bool:
+    return value in ([], "", {})
+
+
+class LenientBody(NativeBody):
+    """null is as good as absent, and what is not known is kept aside."""
+
+    model_config = ConfigDict(extra="allow")
+    refused: ClassVar[Mapping[str, Test]] = {}  # field -> whether its value changes nothing
+
+    @model_validator(mode="before")
+    @classmethod
+    def drop_nulls(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        given = {name: own for name, own in value.items() if own is not None}
+        for name, is_harmless in cls.refused.items():
+            if name in given and not is_harmless(given[name]):
+                raise Unsupported(f"{name} is not supported by this server", name)
+        return given
+
+    def unknown(self) -> list[str]:
+        return [name for name in self.model_extra or {} if name not in HARMLESS | {*self.refused}]
+
+
+class StreamOptions(LenientBody):
+    include_usage: bool = False
+    include_obfuscation: bool = False  # padding against eavesdroppers on a network: none is sent
+
+
+class OpenAiBody(LenientBody, GenerationFields):
+    model: str | None = None
+    stream_options: StreamOptions | None = None
+    structured_outputs: StructuredOutputs = None
+    return_token_ids: bool = False
+    return_tokens_as_token_ids: bool = False
+
+    @model_validator(mode="after")
+    def check_streaming(self) -> OpenAiBody:
+        if self.stream_options is not None and not self.stream:
+            raise BadRequest("stream_options is only allowed with stream: true", "stream_options")
+        if self.structured_outputs is not None and self.response_format is not None:
+            raise BadRequest(
+                "give one of response_format and structured_outputs, not both", "structured_outputs"
+            )
+        return self
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether a stream is to end with an event of its usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def ignored(self) -> list[str]:
+        options = self.stream_options.unknown() if self.stream_options else []
+        return self.unknown() + [f"stream_options.{name}" for name in options]
+
+
+class CompletionBody(OpenAiBody):
+    refused: ClassVar[Mapping[str, Test]] = {"suffix": is_empty}
+
+    prompt: Prompts
+    max_tokens: Count = 16
+    add_special_tokens: bool = True
+    parse_special: bool = True
+    best_of: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    echo: bool = False
+    logprobs: Count | None = None
+    prompt_logprobs: Count | None = None
+
+    @model_validator(mode="after")
+    def check_best_of(self) -> CompletionBody:
+        if self.best_of is None or self.best_of == self.n:
+            return self
+        if self.best_of < self.n:
+            raise BadRequest(f"best_of is {self.best_of}, less than n={self.n}", "best_of")
+        if self.stream:
+            raise BadRequest(
+                f"best_of={self.best_of} with n={self.n} cannot be streamed: the best is not known "
+                "before the end",
+                "best_of",
+            )
+        return self
+
+
+class TextPart(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    type: Literal["text"]
+    text: str
+
+
+class Message(LenientBody):
+    refused: ClassVar[Mapping[str, Test]] = {
+        "tool_calls": is_empty,
+        "function_call": is_empty,
+        "audio": is_empty,
+    }
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[tuple[TextPart, ...], Field(strict=False, min_length=1)]
+    name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_unsupported(cls, value: object) -> object:
+        """Before the types: a picture is to be refused as a picture, not as a wrong text part."""
+        if not isinstance(value, dict):
+            return value
+        if value.get("role") in ("tool", "function"):
+            raise Unsupported("messages of tools are not supported by this server", "messages")
+        content = value.get("content")
+        for part in content if isinstance(content, list) else ():
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind != "text":
+                raise Unsupported(
+                    f"content of type {kind[:40]!r} is not supported; text is", "messages"
+                )
+        return value
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class ChatBody(OpenAiBody):
+    refused: ClassVar[Mapping[str, Test]] = {
+        "audio": is_empty,
+        "function_call": is_one_of("none", "auto"),
+        "functions": is_empty,
+        "modalities": is_one_of([], ["text"]),
+        "moderation": is_empty,
+        "reasoning_effort": is_one_of("none"),
+        "tool_choice": is_one_of("none", "auto"),
+        "tools": is_empty,
+        "verbosity": is_one_of("medium"),
+        "web_search_options": is_one_of(),
+    }
+
+    messages: Annotated[tuple[Message, ...], Field(strict=False, min_length=1, max_length=4096)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_COUNT)] = MAX_COUNT
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    logprobs: bool = False
+    top_logprobs: Count | None = None
+    response_format: JsonFormat = None
+
+    @model_validator(mode="after")
+    def check_pairs(self) -> ChatBody:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise BadRequest("top_logprobs needs logprobs: true", "top_logprobs")
+        both = {"max_tokens", "max_completion_tokens"} <= self.model_fields_set
+        if both and self.max_tokens != self.max_completion_tokens:
+            raise BadRequest(
+                f"max_tokens is {self.max_tokens} and max_completion_tokens is "
+                f"{self.max_completion_tokens}; give one of the two",
+                "max_completion_tokens",
+            )
+        return self

@@ -1,0 +1,152 @@
+"""
+The child process that compiles grammars and says which tokens may follow (llguidance). A grammar
+may be hostile: whatever it costs, it costs here.
+
+Requests: `check` a grammar, the `mask` of a sequence that follows one, `close` a sequence. A
+sequence that is not known here - the process is new - is answered so, and sent again whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+
+from server.confined import Answer, Json, work
+
+MAX_COMPILED = 64
+MAX_LOCATED = 512  # parts of a refused schema that are tried, to say which of them is at fault
+LIMITS = LLParserLimits(initial_lexer_fuel=300_000, verbose_errors=False)
+# Between two JSON tokens: at most a line end and an indentation. Without a bound a small model may
+# write white space until its tokens are used up.
+WHITESPACE = r"\n?[ ]{0,16}"
+JSON_OPTIONS: Any = {
+    "whitespace_flexible": True,
+    "whitespace_pattern": WHITESPACE,
+    "coerce_one_of": False,
+    "lenient": False,
+}
+SUBSCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains")
+SUBSCHEMA_LISTS = ("anyOf", "allOf", "oneOf", "prefixItems")
+SUBSCHEMA_TABLES = ("properties", "patternProperties", "$defs", "definitions")
+
+
+class Vocabulary:
+    """What the library asks of a tokenizer; it is never asked to tokenise."""
+
+    bos_token_id = None
+
+    def __init__(self, tokens: Sequence[bytes], special: Sequence[int], eos: int) -> None:
+        self.tokens, self.special_token_ids, self.eos_token_id = tokens, special, eos
+
+    def __call__(self, _: object) -> list[int]:
+        return []
+
+
+class Matchers:
+    def __init__(self, setup: Json, data: bytes) -> None:
+        ends = [0, *accumulate(setup["sizes"])]
+        tokens = [data[start:end] for start, end in pairwise(ends)]
+        vocabulary = Vocabulary(tokens, setup["special"], setup["eos"][0])
+        self.tokenizer = LLTokenizer(
+            TokenizerWrapper(vocabulary), n_vocab=len(tokens), eos_token=setup["eos"]
+        )
+        self.compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self.live: dict[int, LLMatcher] = {}
+
+    def answer(self, request: Json) -> Answer:
+        if request["do"] == "check":
+            return {"error": self.check(request["kind"], request["source"])}, b""
+        if request["do"] == "close":
+            self.live.pop(request["id"], None)
+            return {}, b""
+        return self.mask(request)
+
+    def check(self, kind: str, source: str) -> str | None:
+        """What is wrong with a grammar. The first mask is part of it: some bombs go off there."""
+        matcher = self.compile(kind, source).deep_copy()
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        error = str(matcher.get_error()).removesuffix("<non-verbose/>").strip()
+        if not error:
+            return None
+        where = self.locate(json.loads(source), error) if kind == "json_schema" else ""
+        return f"{where}{error}"
+
+    def compile(self, kind: str, source: str) -> LLMatcher:
+        key = (kind, source)
+        if key not in self.compiled:
+            try:
+                grammar = translate(kind, source)
+            except ValueError as error:
+                grammar = f"invalid: {error}"
+            self.compiled[key] = LLMatcher(self.tokenizer, grammar, log_level=0, limits=LIMITS)
+            if len(self.compiled) > MAX_COMPILED:
+                self.compiled.popitem(last=False)
+        self.compiled.move_to_end(key)
+        return self.compiled[key]
+
+    def locate(self, schema: Json, error: str) -> str:
+        """The innermost part of a schema that is refused with the same words by itself."""
+        parts: list[tuple[str, object]] = [("#", schema)]
+        found, tried = "#", 0
+        while parts and tried < MAX_LOCATED:
+            place, part = parts.pop(0)
+            tried += 1
+            if place != "#" and not self.is_refused(schema, part, error):
+                continue
+            found, parts = place, list(subschemas(place, part))
+        return f"at {found}: "
+
+    def is_refused(self, root: Json, part: object, error: str) -> bool:
+        if not isinstance(part, dict):
+            return False
+        shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
+        text = json.dumps(part | shared)
+        matcher = LLMatcher(
+            self.tokenizer, translate("json_schema", text), log_level=0, limits=LIMITS
+        )
+        return matcher.is_error() and str(matcher.get_error()) == error
+
+    def mask(self, request: Json) -> Answer:
+        if not request["have"]:
+            self.live[request["id"]] = self.compile(request["kind"], request["source"]).deep_copy()
+        if request["id"] not in self.live:
+            return {"is_unknown": True}, b""
+        matcher = self.live[request["id"]]
+        matcher.consume_tokens(request["new"])
+        bits = matcher.compute_bitmask()
+        return {"error": str(matcher.get_error()) or None}, bits
+
+
+def translate(kind: str, source: str) -> str:
+    if kind == "regex":
+        return LLMatcher.grammar_from_regex(source)
+    if kind == "lark":
+        return LLMatcher.grammar_from_lark(source)
+    return LLMatcher.grammar_from_json_schema(source, overrides=JSON_OPTIONS)
+
+
+def subschemas(place: str, schema: object) -> Iterator[tuple[str, object]]:
+    """Each with its JSON pointer (RFC 6901)."""
+    if not isinstance(schema, dict):
+        return
+    for name in SUBSCHEMAS:
+        if name in schema:
+            yield f"{place}/{name}", schema[name]
+    for name in SUBSCHEMA_LISTS:
+        own = schema.get(name)
+        for i, part in enumerate(own if isinstance(own, list) else ()):
+            yield f"{place}/{name}/{i}", part
+    for name in SUBSCHEMA_TABLES:
+        own = schema.get(name)
+        for key, part in own.items() if isinstance(own, dict) else ():
+            yield f"{place}/{name}/{key.replace('~', '~0').replace('/', '~1')}", part
+
+
+if __name__ == "__main__":
+    work(lambda setup, data: Matchers(setup, data).answer)
