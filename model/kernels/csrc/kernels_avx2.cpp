@@ -14,7 +14,7 @@ namespace tiedlm {
 
 const Kernels avx2 = {
     "avx2",           Avx2::ROWS,   Avx2::OUTPUTS, linear<Avx2>, attend<Avx2>,
-    log_sum_exp<Avx2>, entropy<Avx2>, gate<Avx2>,
+    log_sum_exp<Avx2>, entropy<Avx2>, gate<Avx2>, cap<Avx2>,
 };
 
 }  // namespace tiedlm

@@ -14,7 +14,7 @@ namespace tiedlm {
 
 const Kernels avx512 = {
     "avx512",           Avx512::ROWS,   Avx512::OUTPUTS, linear<Avx512>, attend<Avx512>,
-    log_sum_exp<Avx512>, entropy<Avx512>, gate<Avx512>,
+    log_sum_exp<Avx512>, entropy<Avx512>, gate<Avx512>, cap<Avx512>,
 };
 
 }  // namespace tiedlm

@@ -6,7 +6,7 @@ namespace tiedlm {
 
 const Kernels portable = {
     "portable",           Portable::ROWS,   Portable::OUTPUTS, linear<Portable>, attend<Portable>,
-    log_sum_exp<Portable>, entropy<Portable>, gate<Portable>,
+    log_sum_exp<Portable>, entropy<Portable>, gate<Portable>, cap<Portable>,
 };
 
 }  // namespace tiedlm
