@@ -67,8 +67,11 @@ def _json_schema(fields: Fields) -> Grammar:
 
 
 def _regex(fields: Fields) -> Grammar:
-    _check_known(fields, "type regex", PARAM)
-    return Grammar("regex", read_source(fields.get("regex"), f"{PARAM}.regex"), f"{PARAM}.regex")
+    """Clients of this field say `regex` or `pattern`."""
+    name = "pattern" if "pattern" in fields else "regex"
+    _check_known(fields, f"type {name}", PARAM)
+    param = f"{PARAM}.{name}"
+    return Grammar("regex", read_source(fields.get(name), param), param)
 
 
 def _choice(fields: Fields) -> Grammar:
