@@ -24,6 +24,9 @@ class TiedEmbedding:
         1.0  # multiplies a looked-up row (Gemma: the root of the width), never the projection
     )
 
+    logit_scale: float = 1.0
+    logit_cap: float | None = None  # no logit leaves (-cap, cap)
+
     @property
     def vocab_size(self) -> int:
         return self.table.shape[0]
@@ -39,4 +42,7 @@ class TiedEmbedding:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (N,C) float32 -> (N,V) float32."""
-        return self.kernels.linear(hidden, self.table)
+        logits = self.kernels.linear(hidden, self.table)
+        if self.logit_scale != 1.0:
+            logits = logits.mul_(self.logit_scale)
+        return logits if self.logit_cap is None else self.kernels.cap(self.logit_cap, logits)

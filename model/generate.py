@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.attention import attend, visible_keys
+from model.attention import Scoring, attend
 from model.transformer import Transformer
 
 
@@ -21,13 +21,11 @@ class NoMemory:
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        scale: float,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
         """q (N,H,D), k and v (N,K,D), N positions from 0 on -> (N,H,D)."""
         positions = torch.arange(len(q))[None]
-        visible = visible_keys(positions, len(q), window)
-        return attend(q[None], k[None], v[None], visible, scale)[0]
+        return attend(q[None], k[None], v[None], positions, scoring)[0]
 
 
 @torch.inference_mode()

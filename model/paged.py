@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.attention import Scoring
 from model.kernels import Kernels, Spans
 from model.kv_pool import KVPool
 from model.step import Row
@@ -61,10 +62,8 @@ class PagedMemory:
     def __init__(self, pool: KVPool, batch: Batch, kernels: Kernels) -> None:
         self.pool, self.batch, self.kernels = pool, batch, kernels
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """q (N,H,D), k and v (N,K,D) -> (N,H,D)."""
         self.pool.write(layer, self.batch.slots, k, v)
         keys, values = self.pool.keys[layer], self.pool.values[layer]
-        return self.kernels.attend(q, keys, values, self.batch.spans, scale, window)
+        return self.kernels.attend(q, keys, values, self.batch.spans, scoring)

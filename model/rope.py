@@ -15,12 +15,14 @@ def inverse_frequencies(rope: Rope) -> Tensor:
     return frequencies if rope.factors is None else frequencies / torch.tensor(rope.factors)
 
 
-def angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+def angles(positions: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """
     positions (N,), frequencies (D/2,) -> cosines and sines, each (N,1,D/2), one for all heads.
     """
     radians = positions.float()[:, None, None] * frequencies
-    return radians.cos(), radians.sin()
+    if scale == 1.0:
+        return radians.cos(), radians.sin()
+    return radians.cos() * scale, radians.sin() * scale
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -30,3 +32,9 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     half = cosines.shape[-1]
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return torch.cat((a * cosines - b * sines, b * cosines + a * sines, rest), dim=-1)
+
+
+def rotate_neighbours(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """The same for heads that pair (0,1)(2,3) instead of halves: Cohere's, rotated whole."""
+    a, b = x[..., ::2], x[..., 1::2]
+    return torch.stack((a * cosines - b * sines, b * cosines + a * sines), dim=-1).flatten(-2)

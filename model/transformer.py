@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.attention import Scoring
 from model.embedding import TiedEmbedding
 from model.kernels import Kernels
 from model.linear import Linear
@@ -23,14 +24,13 @@ from weights.checkpoint import LayerType
 
 Activation = Callable[[Tensor, Tensor | None], Tensor]  # x and up -> f(x) * up, or f(x)
 Angles = Mapping[LayerType, tuple[Tensor, Tensor]]  # cosines and sines, (N,1,D/2) each
+Rotation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Memory(Protocol):
     """Where keys and values live. runner.py has the paged one, generate.py one that forgets."""
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """Remember k and v (N,K,D), then let q (N,H,D) look at all it may -> (N,H,D)."""
         ...
 
@@ -54,6 +54,27 @@ class LayerNorm:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+@dataclass(frozen=True, slots=True)
+class HeadNorm:
+    """A LayerNorm over each head, with weights of its own for each."""
+
+    weight: Tensor  # (H,D)
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape[1:], eps=self.eps) * self.weight
+
+
+@dataclass(frozen=True, slots=True)
+class AllHeadsNorm:
+    """One norm over all heads together."""
+
+    norm: RMSNorm
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.norm(x.flatten(1)).view_as(x)
+
+
 Norm = RMSNorm | LayerNorm
 
 
@@ -61,21 +82,21 @@ Norm = RMSNorm | LayerNorm
 class Attention:
     layer: int
     qkv: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # (N,C) -> (N,H*D), (N,K*D), (N,K*D)
-    output: Linear
+    output: Linear | Scaled
     head_dim: int
-    scale: float
+    scoring: Scoring
     layer_type: LayerType
-    window: int | None = None
-    q_norm: Norm | None = None  # over each head
-    k_norm: Norm | None = None
+    q_norm: Norm | HeadNorm | AllHeadsNorm | None = None  # of (N,H,D)
+    k_norm: Norm | HeadNorm | AllHeadsNorm | None = None
+    rotate: Rotation = rotate
 
     def __call__(self, x: Tensor, rope: Angles, memory: Memory) -> Tensor:
         q, k, v = (part.view(len(x), -1, self.head_dim) for part in self.qkv(x))
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
         if self.layer_type in rope:
-            q, k = rotate(q, *rope[self.layer_type]), rotate(k, *rope[self.layer_type])
-        return self.output(memory.attend(self.layer, q, k, v, self.scale, self.window).flatten(1))
+            q, k = (self.rotate(x, *rope[self.layer_type]) for x in (q, k))
+        return self.output(memory.attend(self.layer, q, k, v, self.scoring).flatten(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +120,63 @@ class FusedQKV:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupedQKV:
+    """
+    Each key-value head's rows behind those of its own queries: q q k v, q q k v for four queries of
+    two groups.
+    """
+
+    qkv: Linear
+    num_kv_heads: int
+    head_dim: int
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        heads = self.qkv(x).view(len(x), self.num_kv_heads, -1, self.head_dim)
+        q, k, v = heads[:, :, :-2], heads[:, :, -2], heads[:, :, -1]
+        return q.flatten(1), k.flatten(1), v.flatten(1)
+
+
+@dataclass(frozen=True, slots=True)
+class ClippedQKV:
+    qkv: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    limit: float
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (part.clamp(-self.limit, self.limit) for part in self.qkv(x))
+        return q, k, v
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """The last layer of a branch, which is added less than whole."""
+
+    layer: Linear
+    by: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.by
+
+
+@dataclass(frozen=True, slots=True)
 class GatedMLP:
     activation: Activation
     gate: Linear
     up: Linear
-    down: Linear
+    down: Linear | Scaled
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.down(self.activation(self.gate(x), self.up(x)))
+
+
+@dataclass(frozen=True, slots=True)
+class FusedGatedMLP:
+    activation: Activation
+    gate_up: Linear  # the gate's rows, then up's
+    down: Linear
+
+    def __call__(self, x: Tensor) -> Tensor:
+        gate, up = (half.contiguous() for half in self.gate_up(x).chunk(2, dim=-1))
+        return self.down(self.activation(gate, up))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,44 +189,89 @@ class PlainMLP:
         return self.down(self.activation(self.up(x), None))
 
 
+MLP = GatedMLP | FusedGatedMLP | PlainMLP
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Pre-norm; Gemma norms a branch once more before it is added."""
+    """Pre-norm. Gemma norms a branch once more before it is added, OLMo 2 only then."""
 
-    attention_norm: Norm
+    attention_norm: Norm | None
     attention: Attention
-    mlp_norm: Norm
-    mlp: GatedMLP | PlainMLP
+    mlp_norm: Norm | None
+    mlp: MLP
     attention_post_norm: Norm | None = None
     mlp_post_norm: Norm | None = None
 
     def __call__(self, x: Tensor, rope: Angles, memory: Memory) -> Tensor:
-        branch = self.attention(self.attention_norm(x), rope, memory)
-        x = x + (branch if self.attention_post_norm is None else self.attention_post_norm(branch))
-        branch = self.mlp(self.mlp_norm(x))
-        return x + (branch if self.mlp_post_norm is None else self.mlp_post_norm(branch))
+        branch = self.attention(normed(self.attention_norm, x), rope, memory)
+        x = x + normed(self.attention_post_norm, branch)
+        branch = self.mlp(normed(self.mlp_norm, x))
+        return x + normed(self.mlp_post_norm, branch)
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelBlock:
+    """Attention and MLP read the same x (Wang & Komatsuzaki 2021), mostly through one norm."""
+
+    attention_norm: Norm
+    attention: Attention
+    mlp: MLP
+    mlp_norm: Norm | None = None  # None: the same
+
+    def __call__(self, x: Tensor, rope: Angles, memory: Memory) -> Tensor:
+        seen = self.attention_norm(x)
+        branch = self.mlp(seen if self.mlp_norm is None else self.mlp_norm(x))
+        return x + self.attention(seen, rope, memory) + branch
+
+
+@dataclass(frozen=True, slots=True)
+class PostNormBlock:
+    """The sum is normed, not the branch (Vaswani et al. 2017; Radford et al. 2018)."""
+
+    attention: Attention
+    attention_norm: Norm
+    mlp: MLP
+    mlp_norm: Norm
+
+    def __call__(self, x: Tensor, rope: Angles, memory: Memory) -> Tensor:
+        x = self.attention_norm(x + self.attention(x, rope, memory))
+        return self.mlp_norm(x + self.mlp(x))
+
+
+def normed(norm: Norm | None, x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)
 
 
 @dataclass(frozen=True, slots=True)
 class Transformer:
     embedding: TiedEmbedding
-    blocks: Sequence[Block]
-    final_norm: Norm
+    blocks: Sequence[Block | ParallelBlock | PostNormBlock]
+    final_norm: Norm | None
     frequencies: Mapping[
         LayerType, Tensor
-    ]  # rotary, (D/2,) by layer type; empty: learned positions
+    ]  # rotary, (D/2,) by layer type; empty: learned positions, or none
     kernels: Kernels
     positions: Tensor | None = None  # learned, (max_position_embeddings, C)
+    rope_scale: float = 1.0  # of cosines and sines
+    entry: Norm | Linear | None = None  # looked-up rows go through it before anything else
+    exit: Linear | None = None  # (N,C) -> as wide as the tied matrix, where that is not C
 
     def forward(self, tokens: Tensor, positions: Tensor, memory: Memory) -> Tensor:
         """tokens and positions (N,) -> (N,C), normed and ready for `embedding.logits`."""
         x = self.embedding.lookup(tokens)
+        if self.entry is not None:
+            x = self.entry(x)
         if self.positions is not None:
             x = x + F.embedding(positions, self.positions)
-        rope = {kind: angles(positions, freq) for kind, freq in self.frequencies.items()}
+        rope = {
+            kind: angles(positions, freq, self.rope_scale)
+            for kind, freq in self.frequencies.items()
+        }
         for block in self.blocks:
             x = block(x, rope, memory)
-        return self.final_norm(x)
+        x = normed(self.final_norm, x)
+        return x if self.exit is None else self.exit(x)
 
     def storages(self) -> Mapping[int, int]:
         """Address -> bytes of every distinct tensor storage: what the parameters occupy."""

@@ -18,7 +18,9 @@ from typing import Literal
 from tokenizers import Tokenizer
 from torch import Tensor
 
-LayerType = Literal["full", "sliding"]
+# "unrotated": sees everything, in a model whose other layers have rotary positions
+LayerType = Literal["full", "sliding", "unrotated"]
+BlockOrder = Literal["pre_norm", "post_norm", "parallel"]
 
 
 class CheckpointError(Exception):
@@ -42,6 +44,7 @@ class Rope:
     factors: tuple[float, ...] | None = (
         None  # dim/2 divisors; None: all 1. GGUF stores exactly these
     )
+    scale: float = 1.0  # of cosines and sines
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,22 @@ class ModelConfig:
     head_dim: int
     max_position_embeddings: int
     norm_eps: float
-    activation: Literal["silu", "gelu", "gelu_tanh"]
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
     attention_scale: float  # multiplies q.k
     layer_types: tuple[LayerType, ...]  # one a layer
     sliding_window: int | None = None  # keys a "sliding" layer's query sees, itself included
-    ropes: Mapping[LayerType, Rope] = field(default_factory=dict)  # empty: learned positions
+    ropes: Mapping[LayerType, Rope] = field(default_factory=dict)  # empty: none are rotated
+    alibi_max_bias: float | None = None  # heads' slopes are 2 to (-this * i / num_heads)
+    block_order: BlockOrder = "pre_norm"
+    num_parallel_norms: int = 1  # of a "parallel" block
+    embedding_size: int | None = None  # of a tied matrix narrower than hidden_size
     embedding_scale: float = 1.0  # multiplies a looked-up row, never the projection
+    residual_scale: float = 1.0  # multiplies a branch before it is added
+    attention_cap: float | None = None  # scores become cap * tanh(score / cap)
+    logit_scale: float = 1.0
+    logit_cap: float | None = None
+    qkv_limit: float | None = None  # queries, keys and values are cut to it
+    has_qk_norm: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
 

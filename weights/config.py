@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from weights.checkpoint import ModelConfig, UnsupportedCheckpoint
+from weights.checkpoint import ModelConfig, UnsupportedCheckpoint, UntiedCheckpoint
 from weights.families import FAMILIES
 from weights.families.family import Family
 from weights.fields import Fields, shown
 
+# Refused by name, with the reason: their files would look like a missing piece of another family.
+UNTIED = ("codegen", "gptj", "gpt_neox", "gptneox", "phi", "phi2")
+HYBRID = (
+    *("bamba", "falcon_h1", "falcon-h1", "falcon_mamba", "granitemoehybrid", "jamba", "lfm2"),
+    *("lfm2_moe", "lfm2moe", "mamba", "mamba2", "nemotron_h", "plamo2", "qwen3_next"),
+    *("qwen3next", "recurrent_gemma", "rwkv", "rwkv6", "rwkv7", "zamba", "zamba2"),
+)
+
 
 def read_config(fields: Fields) -> tuple[Family, ModelConfig]:
     """CheckpointError: a value that cannot be. UnsupportedCheckpoint: one we would get wrong."""
+    refuse_by_name(fields, "model_type")
     family = _family(fields)
     _check_architecture(fields, family)
     fields.must_be("quantization_config")
     fields.must_be("is_encoder_decoder", False)
     _refuse_own_code(fields)
     return family, family.config(fields)
+
+
+def refuse_by_name(fields: Fields, field: str) -> None:
+    name = fields.raw.get(field)
+    if not isinstance(name, str):
+        return  # refused by whoever reads it
+    if name in UNTIED:
+        raise UntiedCheckpoint(
+            f"{fields.source}: {field} is {name!r}, a family with an output matrix of its own;"
+            " this server runs tied models only."
+        )
+    if name in HYBRID:
+        raise UnsupportedCheckpoint(
+            f"{fields.source}: {field} is {name!r}, whose layers are not all attention; this server"
+            " runs attention alone."
+        )
 
 
 def _family(fields: Fields) -> Family:

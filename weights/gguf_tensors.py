@@ -57,7 +57,8 @@ class Stored:
 
     info: TensorInfo
     change: Change
-    heads: int  # that its rows are paired in, with a "rotary" change
+    heads: int  # that its rows are paired or grouped in, with such a change
+    head_dim: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,10 +107,10 @@ def _place(out: Array, tensor: Stored) -> Callable[[int, Array], None]:
     """Where rows [first, first + len(rows)) of the file go in the result."""
     if tensor.change == "transposed":
         return lambda first, rows: _put(out.T, first, rows)
-    if tensor.change in ("rotary_q", "rotary_k"):
+    if tensor.change in ("rotary_q", "rotary_k", "grouped"):
         # A bias is one row of the file, and has a row a value here.
         by_row = out.reshape(len(out), -1)
-        order = _halves(len(out), tensor.heads)
+        order = _order(len(out), tensor)
         return lambda first, rows: _put_rows(by_row, order, first, rows)
     matrix = out.reshape(-1, out.shape[-1])
     return lambda first, rows: _put(matrix, first, rows)
@@ -122,6 +123,22 @@ def _put(matrix: Array, first: int, rows: Array) -> None:
 def _put_rows(matrix: Array, order: Array, first: int, rows: Array) -> None:
     rows = rows.reshape(-1, matrix.shape[1])
     matrix[order[first : first + len(rows)]] = rows
+
+
+def _order(num_rows: int, tensor: Stored) -> Array:
+    if tensor.change == "grouped":
+        return _groups(num_rows, tensor.heads, tensor.head_dim)
+    return _halves(num_rows, tensor.heads)
+
+
+def _groups(num_rows: int, num_kv_heads: int, head_dim: int) -> Array:
+    """
+    Canonical row of each row of the file: all queries, then all keys, then all values.
+
+    Two groups of one query, heads of width 1: the file's q q k k v v are rows 0 3 1 4 2 5.
+    """
+    rows = np.arange(num_rows).reshape(num_kv_heads, -1, head_dim)
+    return np.concatenate([part.reshape(-1) for part in (rows[:, :-2], rows[:, -2], rows[:, -1])])
 
 
 def _halves(num_rows: int, heads: int) -> Array:
@@ -175,17 +192,21 @@ def _is_finite(rows: Array, kind: torch.dtype) -> bool:
 
 
 def canonical(
-    tensors: Mapping[str, TensorInfo], names: GgufNames, heads: Mapping[Change, int]
+    tensors: Mapping[str, TensorInfo],
+    names: GgufNames,
+    heads: Mapping[Change, int],
+    head_dim: int = 0,
 ) -> dict[str, Stored]:
     """Under the family's names; a name it does not have stays, and is refused later."""
     found = {}
     for name, info in tensors.items():
         place, change = _named(name, names)
         groups = heads.get(change, 1)
-        found[place] = Stored(info, change, groups)
+        found[place] = Stored(info, change, groups, head_dim)
         if len(info.shape) > 2:
             raise CheckpointError(f"{name} has shape {info.shape}; a matrix or a vector is needed.")
-        if info.shape[0] % (2 * groups) and change in heads:
+        step = groups * head_dim if change == "grouped" else 2 * groups
+        if change in heads and info.shape[0] % step:
             raise CheckpointError(f"{name} has {info.shape[0]} rows for {groups} heads.")
     return found
 

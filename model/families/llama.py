@@ -1,40 +1,52 @@
-"""Llama 1 to 3.2, SmolLM, SmolLM2: RMSNorm, rotary grouped-query attention, a SiLU-gated MLP."""
+"""
+Llama 1 to 3.2, SmolLM, SmolLM2; and with a thing more each Qwen 2 (biases), Qwen 3 (normed queries
+and keys), SmolLM3 (layers without rotary positions) and Granite (four multipliers).
+
+RMSNorm, rotary grouped-query attention, a SiLU-gated MLP.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from model.assemble import Parts
-from model.rope import inverse_frequencies
-from model.transformer import Attention, Block, GatedMLP, RMSNorm, SeparateQKV, Transformer
+from model.families.pieces import (
+    attention,
+    embedding,
+    frequencies,
+    gated_mlp,
+    rms_norm,
+    rope_scale,
+)
+from model.transformer import Attention, Block, Transformer
 from weights.checkpoint import ModelConfig
 
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
     return Transformer(
-        embedding=parts.embedding("model.embed_tokens"),
+        embedding=embedding(config, parts, "model.embed_tokens"),
         blocks=[_block(config, parts, layer) for layer in range(config.num_layers)],
-        final_norm=RMSNorm(parts.vector("model.norm.weight"), config.norm_eps),
-        frequencies={kind: inverse_frequencies(rope) for kind, rope in config.ropes.items()},
+        final_norm=rms_norm(config, parts, "model.norm"),
+        frequencies=frequencies(config),
+        rope_scale=rope_scale(config),
         kernels=parts.kernels,
     )
 
 
 def _block(config: ModelConfig, parts: Parts, layer: int) -> Block:
     at = f"model.layers.{layer}"
-    bias = config.attention_bias
-    qkv = SeparateQKV(*(parts.linear(f"{at}.self_attn.{x}_proj", bias) for x in "qkv"))
     return Block(
-        attention_norm=RMSNorm(parts.vector(f"{at}.input_layernorm.weight"), config.norm_eps),
-        attention=Attention(
-            layer=layer,
-            qkv=qkv,
-            output=parts.linear(f"{at}.self_attn.o_proj", bias),
-            head_dim=config.head_dim,
-            scale=config.attention_scale,
-            layer_type=config.layer_types[layer],
-        ),
-        mlp_norm=RMSNorm(parts.vector(f"{at}.post_attention_layernorm.weight"), config.norm_eps),
-        mlp=GatedMLP(
-            parts.activation(config.activation),
-            *(parts.linear(f"{at}.mlp.{x}_proj", config.mlp_bias) for x in ("gate", "up", "down")),
-        ),
+        attention_norm=rms_norm(config, parts, f"{at}.input_layernorm"),
+        attention=_attention(config, parts, layer),
+        mlp_norm=rms_norm(config, parts, f"{at}.post_attention_layernorm"),
+        mlp=gated_mlp(config, parts, f"{at}.mlp"),
     )
+
+
+def _attention(config: ModelConfig, parts: Parts, layer: int) -> Attention:
+    at = f"model.layers.{layer}.self_attn"
+    plain = attention(config, parts, layer, at, "o_proj")
+    if not config.has_qk_norm:
+        return plain
+    q, k = (rms_norm(config, parts, f"{at}.{x}_norm") for x in "qk")
+    return replace(plain, q_norm=q, k_norm=k)

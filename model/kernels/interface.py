@@ -13,7 +13,9 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-Gate = Literal["silu", "gelu", "gelu_tanh"]
+from model.attention import Scoring
+
+Gate = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,20 @@ class Kernels(Protocol):
         keys: Tensor,
         values: Tensor,
         spans: Spans,
-        scale: float,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
         """
         q (N,H,D), keys and values (P,page_size,K,D) -> (N,H,D). A token sees its row's keys up to
-        itself, `window` of them at most.
+        itself, `scoring.window` of them at most.
         """
         ...
 
     def gate(self, kind: Gate, x: Tensor, up: Tensor | None) -> Tensor:
         """x and up (N,C) -> kind(x) * up, or kind(x). May overwrite x."""
+        ...
+
+    def cap(self, limit: float, x: Tensor) -> Tensor:
+        """x (N,V) -> limit * tanh(x / limit). May overwrite x."""
         ...
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:

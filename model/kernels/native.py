@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.attention import Scoring
 from model.kernels.interface import Draw, Gate, Spans
 
 MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
-GATES: Mapping[Gate, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2}  # jobs.hpp: Gate
+GATES: Mapping[Gate, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}  # jobs.hpp: Gate
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
@@ -29,13 +30,14 @@ SIGNATURES: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
     "close": (None, (_P,)),
     "name": (ctypes.c_char_p, (_P,)),
     "linear": (None, (_P, _P, _P, _I, _P, _P, _L, _L, _L)),
-    "attend": (None, (_P, _P, _P, _P, _P, _P, _L, _P, _L, _L, _L, _L, _F, _L)),
+    "attend": (None, (_P, _P, _P, _P, _P, _P, _L, _P, _L, _L, _L, _L, _P, _F, _L, _F)),
     "log_sum_exp": (None, (_P, _P, _P, _P, _L, _L)),
     "entropy": (None, (_P, _P, _P, _L, _L)),
     "ranks": (None, (_P, _P, _P, _P, _P, _L, _L)),
     "top": (None, (_P, _P, _P, _L, _L, _L)),
     "choose": (None, (_P, _P, _P, _P, _P, _L, _L)),
     "gate": (None, (_P, _I, _P, _P, _L)),
+    "cap": (None, (_P, _F, _P, _L)),
 }
 
 
@@ -89,15 +91,15 @@ class NativeKernels:
         keys: Tensor,
         values: Tensor,
         spans: Spans,
-        scale: float,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
-        q = q.contiguous()
+        q, slopes = q.contiguous(), scoring.slopes
         out = torch.empty_like(q)
         _, page_size, num_kv_heads, head_dim = keys.shape
         assert keys.shape == values.shape
         assert q.shape[2] == head_dim
         assert q.shape[1] % num_kv_heads == 0
+        assert slopes is None or slopes.shape == q.shape[1:2]
         self._library.tiedlm_attend(
             self._context,
             _floats(q),
@@ -111,8 +113,10 @@ class NativeKernels:
             num_kv_heads,
             head_dim,
             page_size,
-            scale,
-            window or 0,
+            None if slopes is None else _floats(slopes),
+            scoring.scale,
+            scoring.window or 0,
+            scoring.cap or 0.0,
         )
         return out
 
@@ -121,6 +125,11 @@ class NativeKernels:
         assert up is None or up.shape == x.shape
         other = None if up is None else _floats(up)
         self._library.tiedlm_gate(self._context, GATES[kind], _floats(x), other, x.numel())
+        return x
+
+    def cap(self, limit: float, x: Tensor) -> Tensor:
+        """In place."""
+        self._library.tiedlm_cap(self._context, limit, _floats(x), x.numel())
         return x
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:

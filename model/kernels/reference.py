@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.attention import attend_fused, visible_keys
+from model.attention import Scoring, attend, attend_fused
 from model.kernels.interface import Draw, Gate, Spans
 from model.kernels.reference_sampling import pick, scale, truncate
 
@@ -23,6 +23,7 @@ GATES: Mapping[Gate, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
 }
 
 
@@ -41,24 +42,26 @@ class TorchKernels:
         keys: Tensor,
         values: Tensor,
         spans: Spans,
-        scale: float,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
         out = torch.empty_like(q)
-        page_size = keys.shape[1]
+        page_size, window = keys.shape[1], scoring.window
+        attended = attend_fused if scoring.is_plain else attend
         for first, position, count, offset in spans.rows.tolist():
             begin = 0 if window is None else max(0, position + 1 - window) // page_size
             end = -(-(position + count) // page_size)
             pages = spans.pages[offset + begin : offset + end]
             positions = position - begin * page_size + torch.arange(count)[None]
-            visible = visible_keys(positions, len(pages) * page_size, window)
             k, v = (cached[pages].flatten(0, 1)[None] for cached in (keys, values))
             tokens = slice(first, first + count)
-            out[tokens] = attend_fused(q[None, tokens], k, v, visible, scale)[0]
+            out[tokens] = attended(q[None, tokens], k, v, positions, scoring)[0]
         return out
 
     def gate(self, kind: Gate, x: Tensor, up: Tensor | None) -> Tensor:
         return GATES[kind](x) if up is None else GATES[kind](x).mul_(up)
+
+    def cap(self, limit: float, x: Tensor) -> Tensor:
+        return x.div_(limit).tanh_().mul_(limit)
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:
         return logits.double().logsumexp(-1)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.attention import attend, attend_fused, visible_keys
+from model.attention import Scoring, attend, attend_fused, visible_keys
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 100])
@@ -13,8 +13,8 @@ def test_fused_attention_is_the_reference(num_queries, num_heads, num_kv_heads, 
     q = torch.randn(3, num_queries, num_heads, head_dim)
     k, v = torch.randn(2, 3, num_keys, num_kv_heads, head_dim)
     starts = torch.tensor([0, 5, num_keys - num_queries])
-    visible = visible_keys(starts[:, None] + torch.arange(num_queries), num_keys, window)
-    slow, fast = (f(q, k, v, visible, 0.2) for f in (attend, attend_fused))
+    positions, scoring = starts[:, None] + torch.arange(num_queries), Scoring(0.2, window)
+    slow, fast = (f(q, k, v, positions, scoring) for f in (attend, attend_fused))
     assert torch.allclose(slow, fast, atol=2e-6)
 
 
@@ -26,7 +26,7 @@ def test_a_query_sees_itself_and_what_was_before_it_within_the_window():
 
 def test_masked_keys_do_not_matter_whatever_they_hold():
     q, k, v = torch.randn(1, 1, 4, 8), torch.randn(1, 6, 2, 8), torch.randn(1, 6, 2, 8)
-    visible = visible_keys(torch.tensor([[2]]), 6, None)
-    before = attend_fused(q, k, v, visible, 1.0)
+    positions, scoring = torch.tensor([[2]]), Scoring(1.0)
+    before = attend_fused(q, k, v, positions, scoring)
     k[:, 3:], v[:, 3:] = 1e30, -1e30
-    assert torch.equal(attend_fused(q, k, v, visible, 1.0), before)
+    assert torch.equal(attend_fused(q, k, v, positions, scoring), before)

@@ -1,15 +1,102 @@
+"""The same weights from a GGUF file: every family that GGUF has, every kind of matrix."""
+
+import itertools
+
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Kind
 
 from model.generate import logits
 from model.runner import build_transformer
-from tests.weights.tiny import tiny_gguf, tiny_hf
+from tests.model.parity import prompt
+from tests.model.tiny_families import TINY, make
+from tests.weights.convert import ARCHITECTURES, convert
+from weights.families import FAMILIES
 from weights.load import load
 
+KINDS = (
+    *(Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1),
+    *(Kind.Q4_K, Kind.Q5_K, Kind.Q6_K),
+)
+# What a file cannot say, and llama.cpp decides in its code.
+SAYABLE = {
+    "gemma2": {"query_pre_attn_scalar": 24},
+    "gemma3": {"query_pre_attn_scalar": 24},
+    "starcoder2": {"sliding_window": None},
+    "falcon": {"ffn_hidden_size": 288},
+}
+UNSAYABLE = {
+    "gpt2: narrow MLP, exact GELU",
+    "qwen2: a window in its upper layers",
+    "smollm3: layers without positions as listed",
+    "stablelm: parallel, normed heads, biases",
+    "mpt: queries, keys and values cut",
+    "falcon: a key-value head for each query head, MLP behind",
+}
+# Widths that blocks of 256 divide; small in all else.
+WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
+BLOCKS = {
+    "bloom": {"hidden_size": 256, "n_layer": 1, "n_head": 4},
+    "falcon": {"hidden_size": 256, "ffn_hidden_size": 1024, "num_attention_heads": 8},
+    "gpt2": {"n_embd": 256, "n_layer": 1, "n_head": 4},
+    "mpt": {"d_model": 256, "n_layers": 1, "n_heads": 4},
+}
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_gguf_and_folder_of_the_same_weights_give_the_same_logits(tmp_path, family):
-    folder = build_transformer(load(tiny_hf(tmp_path / "folder", family)))
-    file = build_transformer(load(tiny_gguf(tmp_path / "model.gguf", family)))
-    tokens = torch.randint(0, 400, (60,), generator=torch.Generator().manual_seed(1)).tolist()
-    assert torch.equal(logits(folder, tokens), logits(file, tokens))
+
+def family_of(variant):
+    return variant.split(":")[0]
+
+
+def logits_of(path, tokens):
+    return logits(build_transformer(load(path)), tokens)
+
+
+@pytest.mark.parametrize(
+    "variant", [v for v in TINY if family_of(v) in ARCHITECTURES and v not in UNSAYABLE]
+)
+def test_a_gguf_file_gives_transformers_logits(tmp_path, variant):
+    theirs = make(variant, **SAYABLE.get(family_of(variant), {}))
+    convert(family_of(variant), theirs, tmp_path / "a.gguf")
+    tokens = prompt(6)
+    with torch.no_grad():
+        expected = theirs(torch.tensor([tokens])).logits[0]
+    assert torch.allclose(logits_of(tmp_path / "a.gguf", tokens), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_every_kind_of_matrix_is_its_dequantised_values(tmp_path, family):
+    """The kinds in turn, so that reordered and transposed rows meet quantised ones."""
+    sizes = BLOCKS.get(family, WIDE | {"num_attention_heads": 8, "num_key_value_heads": 4})
+    theirs = make(family, **(SAYABLE.get(family, {}) | sizes | EXTRA.get(family, {})))
+    turn = itertools.cycle(KINDS[::-1])
+    held = convert(family, theirs, tmp_path / "a.gguf", lambda name: next(turn))
+    theirs.load_state_dict({k: torch.tensor(v) for k, v in held.items()}, strict=False)
+    tokens = prompt(7, 40)
+    with torch.no_grad():
+        expected = theirs(torch.tensor([tokens])).logits[0]
+    assert torch.allclose(logits_of(tmp_path / "a.gguf", tokens), expected, atol=1e-4, rtol=0)
+
+
+EXTRA = {
+    "gemma": {"head_dim": 32},
+    "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 32, "num_hidden_layers": 2},
+    "gemma3": {"head_dim": 32, "query_pre_attn_scalar": 32, "num_hidden_layers": 6},
+    "qwen3": {"head_dim": 32},
+    "llama": {"head_dim": 32},
+    "smollm3": {"num_hidden_layers": 4},
+    "cohere2": {"num_hidden_layers": 4},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_file_of_one_kind_is_its_dequantised_values(tmp_path, kind):
+    sizes = WIDE | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32}
+    theirs = make("llama", **sizes)
+    held = convert("llama", theirs, tmp_path / "a.gguf", lambda name: kind)
+    tensors = load(tmp_path / "a.gguf").tensors
+    for name, values in held.items():
+        assert torch.equal(tensors[name].float(), torch.tensor(values)), name
+
+
+def test_every_family_of_gguf_is_converted():
+    assert set(ARCHITECTURES) == {family.name for family in FAMILIES if family.gguf}

@@ -163,3 +163,23 @@ def test_without_the_library_torch_serves_and_one_warning_says_so(monkeypatch, c
     assert "depend on what else is in the batch" in record.message
     monkeypatch.undo()
     assert choose().name == AVAILABLE[0]
+
+
+@pytest.mark.parametrize("limit", [0.5, 30.0, 50.0])
+def test_cap_is_tanh_within_a_few_units_of_the_last_place(kernels, limit):
+    """Also around 0.625 of the limit, where the polynomial hands over to the exponential."""
+    x = torch.cat((torch.randn(4000) * limit, torch.linspace(0.62, 0.63, 501) * limit))
+    x = torch.cat((x, x * 1e-3, torch.tensor([0.0, 1e30, -1e30, float("inf"), 1e-40])))
+    exact = limit * torch.tanh(x.double() / limit)
+    out = kernels.cap(limit, x.clone())
+    assert torch.allclose(out.double(), exact, rtol=4e-7, atol=1e-40)
+    assert torch.allclose(TorchKernels().cap(limit, x.clone()).double(), exact, rtol=4e-7)
+    assert kernels.cap(limit, torch.tensor([float("nan")])).isnan()
+
+
+def test_an_elements_cap_does_not_depend_on_its_place(kernels):
+    x = torch.randn(3, 1003) * 40
+    whole = kernels.cap(30.0, x.clone())
+    for row in range(3):
+        assert torch.equal(kernels.cap(30.0, x[row].clone()), whole[row])
+    assert torch.equal(kernels.cap(30.0, x[0, 5:].clone()), whole[0, 5:])

@@ -4,7 +4,10 @@ import random
 
 import pytest
 import torch
+from transformers.models.bloom import modeling_bloom
 
+from model.alibi import slopes
+from model.attention import Scoring
 from model.kernels import NativeKernels, Spans, TorchKernels
 from tests.model.instruction_sets import AVAILABLE
 
@@ -52,10 +55,10 @@ class Sequences:
         q = torch.cat([self.q[i][start:end] for i, start, end in chunks])
         return q, Spans(torch.tensor(rows), torch.tensor(pages))
 
-    def attend(self, kernels, chunks, window, dtype=torch.float32):
+    def attend(self, kernels, chunks, window, dtype=torch.float32, **bent):
         q, spans = self.batch(chunks)
         q, keys, values = (x.to(dtype) for x in (q, self.keys, self.values))
-        return kernels.attend(q, keys, values, spans, self.scale, window)
+        return kernels.attend(q, keys, values, spans, Scoring(self.scale, window, **bent))
 
     def wholes(self):
         return [(i, 0, len(q)) for i, q in enumerate(self.q)]
@@ -92,6 +95,40 @@ def test_attention_has_the_same_bits_in_any_chunks_pages_company_and_threads(nam
             part = sequences.attend(kernels, [(2, 40, 41), (0, start, end)], window)
             assert torch.equal(part[1:], whole[start:end])
             start = end
+
+
+BENT = {
+    "capped": lambda heads: {"cap": 0.7},
+    "with slopes": lambda heads: {"slopes": slopes(heads, 8.0)},
+    "both": lambda heads: {"cap": 2.0, "slopes": slopes(heads, 4.0)},
+}
+
+
+@pytest.mark.parametrize("bent", BENT.values(), ids=BENT)
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_bent_scores_are_the_references_with_the_same_bits_in_any_chunks(name, shape, window, bent):
+    sequences = Sequences(shape, [1, 17, 70])
+    for q in sequences.q:
+        q *= 3  # scores well beyond the caps
+    bent, kernels = bent(shape[0]), NativeKernels(2, name)
+    whole = sequences.attend(kernels, sequences.wholes(), window, **bent)
+    parts = [(2, 0, 5), (0, 0, 1), (2, 5, 6), (2, 6, 70)]
+    cut = sequences.attend(NativeKernels(5, name), parts, window, **bent)
+    assert torch.equal(torch.cat((cut[:5], cut[6:])), whole[18:])
+    sequences.scatter(0, fill=0.0)
+    exact = sequences.attend(TorchKernels(), sequences.wholes(), window, torch.float64, **bent)
+    assert torch.allclose(whole.double(), exact, rtol=0, atol=2e-6)
+    plain = sequences.attend(kernels, sequences.wholes(), window)
+    assert window == 1 or not torch.allclose(plain, whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_heads", [1, 8, 12, 71])
+def test_slopes_are_transformers(num_heads):
+    theirs = modeling_bloom.build_alibi_tensor(torch.ones(1, 2), num_heads, torch.float32)[:, 0, 1]
+    assert torch.allclose(slopes(num_heads, 8.0), theirs, rtol=1e-6)
+    assert slopes(num_heads, 4.0).min() >= 2**-4
 
 
 @pytest.mark.parametrize("name", AVAILABLE)

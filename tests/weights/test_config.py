@@ -82,7 +82,18 @@ def test_gemma3_ropes_in_older_words_scale_the_full_layers_alone():
     assert config.ropes["full"] == Rope(2e6, 32, (8.0,) * 16)
 
 
-@pytest.mark.parametrize("scaling", [{"rope_type": "linear", "factor": 4.0}, LLAMA3])
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
+SCALINGS = {
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "llama3": LLAMA3,
+    "yarn": YARN,
+    "yarn with betas": YARN | {"beta_fast": 20.0, "beta_slow": 2.0, "truncate": False},
+    "yarn with mscale": YARN | {"mscale": 0.7, "mscale_all_dim": 1.2},
+    "yarn with its own factor": YARN | {"attention_factor": 0.9},
+}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS.values(), ids=SCALINGS)
 @pytest.mark.parametrize("is_new", [True, False])
 def test_scaled_frequencies_are_those_of_transformers(scaling, is_new):
     parameters = scaling | {"rope_theta": 500_000.0}
@@ -92,10 +103,11 @@ def test_scaled_frequencies_are_those_of_transformers(scaling, is_new):
         del raw["rope_parameters"]
         raw |= {"rope_theta": 500_000.0, "rope_scaling": scaling}
     rope = read(raw).ropes["full"]
-    expected, _ = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](theirs, "cpu")
+    expected, scale = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](theirs, "cpu")
     plain = 500_000.0 ** -(torch.arange(0, 64, 2, dtype=torch.float64) / 64)
     ours = plain / torch.tensor(rope.factors, dtype=torch.float64)
     assert torch.allclose(ours.float(), expected, rtol=1e-6, atol=0)
+    assert rope.scale == pytest.approx(scale, rel=1e-12)
 
 
 def test_worked_example_of_llama3s_rule():
@@ -113,8 +125,8 @@ def test_legacy_type_key_of_a_scaling_is_read():
 REFUSED = {
     "llama": {
         "model_type": "llama4",
-        "hidden_act": "relu",
-        "rope_parameters": {"rope_type": "yarn", "factor": 2.0},
+        "hidden_act": "relu2",
+        "rope_parameters": {"rope_type": "dynamic", "factor": 2.0},
         "architectures": ["LlamaForSequenceClassification"],
         "quantization_config": {"quant_method": "gptq"},
         "auto_map": {"AutoModelForCausalLM": "modeling.Mine"},
@@ -122,7 +134,7 @@ REFUSED = {
         "partial_rotary_factor": 0.5,
     },
     "gpt2": {
-        "activation_function": "relu",
+        "activation_function": "mish",
         "scale_attn_by_inverse_layer_idx": True,
         "add_cross_attention": True,
     },

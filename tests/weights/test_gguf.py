@@ -64,8 +64,8 @@ def test_linear_scaling_is_read_and_other_kinds_are_refused_by_name(tmp_path):
 
     assert load(scaled("linear")).config.ropes["full"].factors == (8.0,) * 8
     assert load(scaled("none")).config.ropes["full"].factors is None
-    with pytest.raises(UnsupportedCheckpoint, match="yarn"):
-        load(scaled("yarn"))
+    with pytest.raises(UnsupportedCheckpoint, match="dynamic"):
+        load(scaled("dynamic"))
 
 
 def test_gemma3_takes_from_llama_cpp_what_its_file_leaves_out(gemma):

@@ -6,12 +6,13 @@ digests.
 import hashlib
 import json
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.weights.tiny import tiny_gguf, tiny_hf, tiny_model
-from weights.checkpoint import CheckpointError
+from weights.checkpoint import CheckpointError, UnsupportedCheckpoint, UntiedCheckpoint
 from weights.load import load
 
 FAMILIES = ["llama", "gpt2", "gemma3"]
@@ -150,9 +151,41 @@ def test_other_kind_of_file_is_refused(tmp_path):
 
 def test_architecture_that_is_not_known_is_refused_with_those_that_are(tmp_path):
     folder = tiny_hf(tmp_path)
-    config = json.loads((folder / "config.json").read_text()) | {"model_type": "mamba"}
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "llama9"}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        CheckpointError, match=r"'mamba'; this server knows gemma3_text, gpt2, llama"
-    ):
+    with pytest.raises(UnsupportedCheckpoint, match=r"'llama9'; this server knows bloom, .*, gpt2"):
         load(folder)
+
+
+@pytest.mark.parametrize("kind", ["gptj", "codegen", "gpt_neox", "phi"])
+def test_families_with_an_output_matrix_of_their_own_are_refused_as_untied(tmp_path, kind):
+    folder = tiny_hf(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": kind}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UntiedCheckpoint, match=f"model_type is '{kind}'.*output matrix of its own"):
+        load(folder)
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "mamba", "jamba", "falcon_h1", "recurrent_gemma"])
+def test_families_that_are_not_attention_alone_are_refused_by_name(tmp_path, kind):
+    folder = tiny_hf(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": kind}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedCheckpoint, match=f"model_type is '{kind}'.*attention alone"):
+        load(folder)
+
+
+def test_gguf_architectures_are_refused_for_the_same_reasons(tmp_path):
+    def named(kind):
+        path = tmp_path / f"{kind}.gguf"
+        writer = gguf.GGUFWriter(path, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    with pytest.raises(UntiedCheckpoint, match=r"general\.architecture is 'gptj'"):
+        load(named("gptj"))
+    with pytest.raises(UnsupportedCheckpoint, match=r"general\.architecture is 'lfm2'"):
+        load(named("lfm2"))

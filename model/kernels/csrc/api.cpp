@@ -93,12 +93,12 @@ void tiedlm_linear(void* handle, const float* x, const void* weight, int matrix,
 // rows (B,4): first token of N, position of that token, number of tokens, where its pages begin
 void tiedlm_attend(void* handle, const float* q, const float* keys, const float* values, float* out,
                    const int64_t* rows, int64_t num_rows, const int64_t* pages, int64_t num_heads,
-                   int64_t num_kv_heads, int64_t head_dim, int64_t page_size, float scale,
-                   int64_t window) {
+                   int64_t num_kv_heads, int64_t head_dim, int64_t page_size,
+                   const float* slopes, float scale, int64_t window, float cap) {
     Context& context = *static_cast<Context*>(handle);
     const Kernels& kernels = context.kernels;
-    const Attention job{q,         keys,         values,   out,       pages,
-                        num_heads, num_kv_heads, head_dim, page_size, scale, window};
+    const Attention job{q,        keys,      values, out,   pages,  num_heads, num_kv_heads,
+                        head_dim, page_size, slopes, scale, window, cap};
     const std::vector<Item> items = cut(job, rows, num_rows, kernels.rows);
     run(context, int64_t(items.size()), operations(job, items), [&](int64_t i) {
         static thread_local std::vector<float> scratch;
@@ -114,6 +114,15 @@ void tiedlm_gate(void* handle, int gate, float* gated, const float* up, int64_t 
         const int64_t at = i * GATE_ELEMENTS;
         context.kernels.gate(Gate(gate), gated + at, up == nullptr ? nullptr : up + at,
                              std::min(GATE_ELEMENTS, size - at));
+    });
+}
+
+void tiedlm_cap(void* handle, float limit, float* x, int64_t size) {
+    Context& context = *static_cast<Context*>(handle);
+    const int64_t count = (size + GATE_ELEMENTS - 1) / GATE_ELEMENTS;
+    run(context, count, OPERATIONS_PER_EXP * size, [&](int64_t i) {
+        const int64_t at = i * GATE_ELEMENTS;
+        context.kernels.cap(limit, x + at, std::min(GATE_ELEMENTS, size - at));
     });
 }
 

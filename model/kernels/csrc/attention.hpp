@@ -17,6 +17,21 @@ struct Softmax {
     float total = 0.0f;
 };
 
+constexpr float COUNT[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// Scores (size,) of keys that begin `distance` before their query: capped, if `cap` is not 0, then
+// lessened by `slope` times their distance.
+template <class V>
+inline void bend(float* scores, int64_t size, float cap, float slope, int64_t distance) {
+    const typename V::Reg limit = V::set(cap), fall = V::set(-slope);
+    for (int64_t j = 0; j < size; j += LANES) {
+        typename V::Reg score = V::load(scores + j);
+        if (cap > 0) score = V::mul(limit, tanh_of<V>(V::div(score, limit)));
+        const typename V::Reg far = V::sub(V::set(float(distance - j)), V::load(COUNT));
+        V::store(scores + j, V::fma(fall, far, score));
+    }
+}
+
 // One page's scores (size,) to weights, in place; -> by what earlier pages' sums shrink.
 // Scores of keys that may not be seen are -inf, also from `size` up to a multiple of 16.
 template <class V>
@@ -117,6 +132,8 @@ struct Attending {
         dot_rows<V, float, R>(queries, width, job.keys + at + any.first * keys_stride, keys_stride,
                               D, any.last - any.first, scores + any.first, scores_stride);
         float shrink[R];
+        if (job.cap > 0 || job.slopes != nullptr)
+            for (int r = 0; r < R; ++r) bend_row(r, base);
         for (int r = 0; r < R; ++r) shrink[r] = hide_and_weigh(r, visible(r, base));
         if (first.first == last.first && first.last == last.last) {
             add<R>(0, job.values + at, first, shrink);
@@ -125,12 +142,23 @@ struct Attending {
         for (int r = 0; r < R; ++r) add<1>(r, job.values + at, visible(r, base), shrink + r);
     }
 
+    // Leaves -inf out: what may not be seen is hidden afterwards.
+    void bend_row(int r, int64_t base) {
+        float* row = scores + r * scores_stride;
+        const float slope =
+            job.slopes == nullptr ? 0.0f : job.slopes[item.head + r % item.num_heads];
+        const int64_t position = item.position + r / item.num_heads;
+        for (int64_t j = 0; j < scores_stride; ++j) row[j] *= job.scale;
+        bend<V>(row, scores_stride, job.cap, slope, position - base);
+    }
+
     float hide_and_weigh(int r, Range keys) {
         if (keys.first >= keys.last) return 1.0f;
         float* row = scores + r * scores_stride;
         for (int64_t j = 0; j < keys.first; ++j) row[j] = -__builtin_inff();
         for (int64_t j = keys.last; j < scores_stride; ++j) row[j] = -__builtin_inff();
-        return weigh<V>(row, job.page_size, job.scale, state[r]);
+        const bool is_scaled = job.cap > 0 || job.slopes != nullptr;
+        return weigh<V>(row, job.page_size, is_scaled ? 1.0f : job.scale, state[r]);
     }
 
     template <int Q>

@@ -12,7 +12,7 @@ constexpr int LANES = 16;      // every sum runs in 16 interleaved lanes, whatev
 constexpr int MAX_QUERIES = 6;  // of one attention item: the most rows of any register tile
 
 enum class Matrix : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
-enum class Gate : int32_t { SILU = 0, GELU_TANH = 1, GELU = 2 };
+enum class Gate : int32_t { SILU = 0, GELU_TANH = 1, GELU = 2, RELU = 3 };
 
 // x (N,C), weight (O,C) float32 or bfloat16, bias (O,) or null -> out (N,O)
 struct Linear {
@@ -33,8 +33,10 @@ struct Attention {
     float* out;
     const int64_t* pages;
     int64_t num_heads, num_kv_heads, head_dim, page_size;
+    const float* slopes;  // (H,), times its distance a key's score is lessened; null: nothing
     float scale;
     int64_t window;  // keys a query may see, itself included; 0: all before it
+    float cap;       // no score leaves (-cap, cap); 0: no cap
 };
 
 // Up to Kernels::rows queries that share one key-value head: some heads of consecutive tokens.
@@ -81,6 +83,8 @@ struct Kernels {
     void (*attend)(const Attention&, const Item&, float* scratch);
     // gated (size,) = gate(gated) * up, up may be null for 1
     void (*gate)(Gate, float* gated, const float* up, int64_t size);
+    // x (size,) = limit * tanh(x / limit)
+    void (*cap)(float limit, float* x, int64_t size);
     Distributions distributions;
 };
 

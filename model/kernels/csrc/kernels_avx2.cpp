@@ -14,7 +14,8 @@
 namespace tiedlm {
 
 const Kernels avx2 = {
-    "avx2", Avx2::ROWS, Avx2::OUTPUTS, linear<Avx2>, attend<Avx2>, gate<Avx2>, DISTRIBUTIONS<Avx2>,
+    "avx2",    Avx2::ROWS, Avx2::OUTPUTS, linear<Avx2>, attend<Avx2>,
+    gate<Avx2>, cap<Avx2>,  DISTRIBUTIONS<Avx2>,
 };
 
 }  // namespace tiedlm

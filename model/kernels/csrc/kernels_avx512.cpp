@@ -14,7 +14,8 @@
 namespace tiedlm {
 
 const Kernels avx512 = {
-    "avx512", Avx512::ROWS, Avx512::OUTPUTS, linear<Avx512>, attend<Avx512>, gate<Avx512>, DISTRIBUTIONS<Avx512>,
+    "avx512",    Avx512::ROWS, Avx512::OUTPUTS, linear<Avx512>, attend<Avx512>,
+    gate<Avx512>, cap<Avx512>,  DISTRIBUTIONS<Avx512>,
 };
 
 }  // namespace tiedlm

@@ -6,7 +6,8 @@
 namespace tiedlm {
 
 const Kernels portable = {
-    "portable", Portable::ROWS, Portable::OUTPUTS, linear<Portable>, attend<Portable>, gate<Portable>, DISTRIBUTIONS<Portable>,
+    "portable",    Portable::ROWS, Portable::OUTPUTS, linear<Portable>, attend<Portable>,
+    gate<Portable>, cap<Portable>,  DISTRIBUTIONS<Portable>,
 };
 
 }  // namespace tiedlm

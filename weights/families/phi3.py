@@ -1,0 +1,98 @@
+"""Phi-3, Phi-4-mini: one matrix for queries, keys and values, one for gate and up, LongRoPE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weights.checkpoint import ModelConfig
+from weights.families.decoder import (
+    attention_names,
+    both,
+    decoder_shapes,
+    for_kinds,
+    gguf_names,
+    gguf_words,
+    norms,
+    sizes,
+)
+from weights.families.family import (
+    ACTIVATIONS,
+    Family,
+    Gguf,
+    Shapes,
+    all_sliding,
+    full_layers,
+    with_biases,
+)
+from weights.fields import Fields
+from weights.rope import original_context, read_rope
+
+
+def config(fields: Fields) -> ModelConfig:
+    common = sizes(fields)
+    has_window = fields.has("sliding_window")
+    layer_types = (all_sliding if has_window else full_layers)(common["num_layers"])
+    rope = read_rope(_modern(fields), common["head_dim"], partial=1.0)
+    return ModelConfig(
+        **common,
+        family="phi3",
+        max_position_embeddings=original_context(_modern(fields)),
+        norm_eps=fields.positive("rms_norm_eps", 1e-5),
+        activation=fields.choice("hidden_act", ACTIVATIONS, "silu"),
+        attention_scale=common["head_dim"] ** -0.5,
+        layer_types=layer_types,
+        sliding_window=fields.count("sliding_window") if has_window else None,
+        ropes=for_kinds(layer_types, rope),
+    )
+
+
+def _modern(fields: Fields) -> Fields:
+    """Phi-3's own scalings are LongRoPE under older names: "su", and what it calls "yarn"."""
+    words = dict(fields.raw)
+    for name in ("rope_scaling", "rope_parameters"):
+        scaling = fields.nested(name)
+        for kind in ("type", "rope_type"):
+            if scaling is not None and scaling.raw.get(kind) in ("su", "yarn"):
+                words[name] = {**scaling.raw, kind: "longrope"}
+                scaling = Fields(words[name], fields.source)
+    return Fields(words, fields.source)
+
+
+def shapes(config: ModelConfig) -> Shapes:
+    C, F, D = config.hidden_size, config.intermediate_size, config.head_dim
+    Q, KV = config.num_heads * D, config.num_kv_heads * D
+    matrices = {
+        "self_attn.qkv_proj": (Q + 2 * KV, C),
+        "self_attn.o_proj": (C, Q),
+        "mlp.gate_up_proj": (2 * F, C),
+        "mlp.down_proj": (C, F),
+    }
+    layer = norms(config, "input_layernorm", "post_attention_layernorm")
+    return decoder_shapes(config, layer | with_biases(matrices, has_bias=False), ("norm.weight",))
+
+
+def gguf_config(metadata: Fields, facts: Fields) -> dict[str, Any]:
+    return gguf_words(metadata, facts, "phi3") | {
+        "rms_norm_eps": metadata.positive("attention.layer_norm_rms_epsilon"),
+        "sliding_window": metadata.raw.get("attention.sliding_window") or None,
+    }
+
+
+NAMES = gguf_names(
+    attention_names(is_paired=False),
+    both("attn_qkv", "self_attn.qkv_proj"),
+    both("ffn_norm", "post_attention_layernorm"),
+    both("ffn_up", "mlp.gate_up_proj"),
+    both("ffn_down", "mlp.down_proj"),
+)
+FAMILY = Family(
+    name="phi3",
+    model_types=("phi3",),
+    architectures=("Phi3ForCausalLM", "Phi3Model"),
+    prefix="model.",
+    embedding="model.embed_tokens.weight",
+    config=config,
+    shapes=shapes,
+    gguf=Gguf("phi3", gguf_config, NAMES),
+    ignored=(".rotary_emb.inv_freq",),
+)
