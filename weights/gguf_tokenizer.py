@@ -1,4 +1,7 @@
-"""A GGUF vocabulary -> tokenizers.Tokenizer: byte-level BPE ("gpt2") or SentencePiece ("llama")."""
+"""
+A GGUF vocabulary -> tokenizers.Tokenizer: byte-level BPE ("gpt2"), SentencePiece's BPE ("llama") or
+its Unigram ("t5").
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from weights.checkpoint import CheckpointError, SpecialTokens
 from weights.fields import Fields, shown
 from weights.gguf_vocab import Vocabulary, add_special_tokens, read_vocabulary
 from weights.spm_merges import best_first, merges_of
+from weights.unigram import unigram
 
 SPACE = "▁"  # how a SentencePiece vocabulary writes a space
 
@@ -28,7 +32,8 @@ class GgufTokenizer:
 
 def read_gguf_tokenizer(metadata: Mapping[str, Any]) -> GgufTokenizer:
     fields = Fields(metadata, "GGUF metadata")
-    build = fields.choice("tokenizer.ggml.model", {"gpt2": _byte_level, "llama": _sentence_piece})
+    builders = {"gpt2": _byte_level, "llama": _sentence_piece, "t5": _unigram}
+    build = fields.choice("tokenizer.ggml.model", builders)
     tokenizer, vocabulary = build(metadata, fields)
     add_special_tokens(tokenizer, vocabulary)
     template = metadata.get("tokenizer.chat_template")
@@ -46,6 +51,8 @@ def _byte_level(metadata: Mapping[str, Any], fields: Fields) -> tuple[Tokenizer,
     pairs = [(left, right) for left, _, right in (m.partition(" ") for m in vocabulary.merges)]
     model = _bpe(vocabulary, pairs, ignore_merges=rule.ignores_merges)
     tokenizer = Tokenizer(model)
+    if rule.composes:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = words(rule)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, vocabulary
@@ -76,6 +83,11 @@ def _sentence_piece(metadata: Mapping[str, Any], _: Fields) -> tuple[Tokenizer, 
         [*parts, decoders.Strip(" ", 1, 0)] if adds_space else parts
     )
     return tokenizer, vocabulary
+
+
+def _unigram(metadata: Mapping[str, Any], _: Fields) -> tuple[Tokenizer, Vocabulary]:
+    vocabulary = read_vocabulary(metadata, adds_bos=False)
+    return unigram(metadata, vocabulary), vocabulary
 
 
 def _bpe(
