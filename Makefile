@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= smollm2-135m-instruct
 BIN := $(VENV)/bin
 
-.PHONY: serve test check fix bench soak clean
+.PHONY: serve test check fix bench soak families memory clean
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -41,6 +41,12 @@ bench: $(VENV)/.installed  ## side by side with transformers; the last line is o
 
 soak: $(VENV)/.installed  ## ten minutes of mixed load; fails on a 5xx, growth or a changed answer
 	$(BIN)/python -m benchmarks.soak
+
+families: $(VENV)/.installed  ## measure every family against transformers; writes docs/families.md
+	$(BIN)/python -m tests.families_page
+
+memory: $(VENV)/.installed  ## load generated 2 GB folders; fails where memory peaks 10 % above their size
+	$(BIN)/python -m benchmarks.memory
 
 clean:
 	rm -rf $(VENV) build *.egg-info

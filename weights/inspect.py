@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from weights.checkpoint import Checkpoint
-from weights.families import FAMILIES
 from weights.load import load
+from weights.tying import tying_of
 
 PRECISIONS = {"float32": 4, "bfloat16": 2}  # bytes a value
 
@@ -22,7 +21,8 @@ def inspect_lines(path: Path) -> list[str]:
 
 def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
     config, special, tie = checkpoint.config, checkpoint.special, checkpoint.tie
-    sizes = parameters(checkpoint)
+    tying = tying_of(config)
+    sizes = tying.parameters
     # Keys and values, for each layer; sliding layers keep as many, in pages.
     kept = 2 * config.num_layers * config.num_kv_heads * config.head_dim
     how = {
@@ -42,15 +42,20 @@ def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
         "vocabulary": f"{config.vocab_size:,} tokens",
         "stored as": ", ".join(f"{kind} x {n}" for kind, n in checkpoint.stored_types.items()),
         "tie": f"{tie.embedding}: {how[tie.reason]}",
-        "tied matrix": f"{_bytes(tie.num_bytes_stored)} stored",
+        "tied matrix": (
+            f"{tying.vocab_size:,} x {tying.width:,} = {tying.matrix:,} parameters,"
+            f" {tying.share:.1%} of all; {_bytes(tie.num_bytes_stored)} stored"
+        ),
+        "tying saves": ", ".join(
+            f"{_bytes(tying.saved(width))} in {name}" for name, width in PRECISIONS.items()
+        ),
         "begins with": _token(checkpoint, special.bos_id) if special.adds_bos else "nothing",
         "ends at": ", ".join(_token(checkpoint, id_) for id_ in special.stop_ids) or "never",
         "chat template": "yes" if checkpoint.chat_template else "no",
     }
-    table = config.vocab_size * config.hidden_size
     for precision, width in PRECISIONS.items():
         found[f"memory in {precision}"] = (
-            f"{_bytes(sizes * width)} ({_bytes(table * width)} of it the tied matrix)"
+            f"{_bytes(sizes * width)} ({_bytes(tying.saved(width))} of it the tied matrix)"
         )
     found["KV cache"] = f"{_bytes(kept * PRECISIONS['float32'])} a token, in float32"
     return found
@@ -58,8 +63,7 @@ def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
 
 def parameters(checkpoint: Checkpoint) -> int:
     """The tied matrix counts once."""
-    family = next(f for f in FAMILIES if f.name == checkpoint.config.family)
-    return sum(math.prod(shape) for shape in family.shapes(checkpoint.config).values())
+    return tying_of(checkpoint.config).parameters
 
 
 def _token(checkpoint: Checkpoint, id_: int | None) -> str:
