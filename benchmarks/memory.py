@@ -46,18 +46,21 @@ print(json.dumps(status("VmHWM") - before))
 """
 
 
-def generate(family: str, dtype: torch.dtype, shard: str, folder: Path, size: int) -> Path:
+def generate(
+    family: str, dtype: torch.dtype, shard: str, folder: Path, size: int, width: int = 1024
+) -> Path:
     """About `size` bytes of weights that nobody trained."""
-    layers = max(1, round(size / dtype.itemsize / (12 * 1024 * 1024)))
+    ids = {"vocab_size": VOCAB_SIZE, "bos_token_id": 1, "eos_token_id": 2}
+    layers = max(1, round(size / dtype.itemsize / (12 * width * width)))
     if family == "gpt2":
         config = transformers.GPT2Config(
-            vocab_size=VOCAB_SIZE, n_embd=1024, n_layer=layers, n_head=16, n_positions=64
+            **ids, n_embd=width, n_layer=layers, n_head=16, n_positions=64
         )
     else:
         config = transformers.LlamaConfig(
-            vocab_size=VOCAB_SIZE,
-            hidden_size=1024,
-            intermediate_size=2731,
+            **ids,
+            hidden_size=width,
+            intermediate_size=8 * width // 3,
             num_hidden_layers=layers,
             num_attention_heads=16,
             max_position_embeddings=64,

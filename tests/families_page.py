@@ -1,6 +1,6 @@
 """
-`make families`: measures every tiny checkpoint against transformers and writes docs/families.md, and
-the table of docs/tying.md.
+`make families`: measures every tiny checkpoint against transformers and writes the tables of
+docs/families.md and docs/tying.md.
 """
 
 import re
@@ -62,41 +62,7 @@ NEEDS = {
     "qwen3": "window",
     "starcoder2": "window",
 }
-HEAD = """# Families
-
-Written by `make families`; a test holds it to the code.
-
-A checkpoint of any of these loads from a Hugging Face folder (safetensors) by its `model_type`, and from a GGUF file
-where GGUF has the architecture: F32, F16, BF16 and every quantised type that the gguf package can dequantise, of which
-Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K are tested for each family. All attention runs in the native kernels
-(AVX-512, AVX2, portable), with the bits of a row the same alone, in a batch or in chunks.
-
-"""
-MIDDLE = f"""
-## Parity
-
-The largest difference of a logit from transformers' own class in float32, over a prompt of 200 tokens, on a tiny random
-checkpoint with odd sizes ({len(TINY)} of them, below). *whole*: one pass without a cache. *chunked*: in nine chunks through
-pages of five tokens, each chunk in a batch with another sequence. *reference*: the same without the native kernels.
-*GGUF*: whole, from a file of the same weights. `make test` fails at 1e-4, and where 32 greedy tokens differ.
-
-"""
-FOOT = """
-## What is refused, and what is bounded
-
-A setting that this code would get wrong is refused at load by the field's name: an unknown `rope_type`, activation or
-layer type, ALiBi in Falcon (transformers rounds it to bfloat16 position by position), MPT without ALiBi, OPT without
-weights in its norms, SmolLM3 with a window, and so on. CodeGen, GPT-J, GPT-NeoX and Phi-1/2 are refused as untied; LFM2,
-Mamba, Jamba and other models whose layers are not all attention by their names.
-
-- **LongRoPE** (Phi-4-mini, Phi-3 128k) is served up to the model's original context, 4,096 tokens. Beyond it the model
-  changes to other rotary divisors, for the whole text at once; keys that are already cached would be the wrong ones.
-- **StarCoder 2 from GGUF** is served up to 4,096 tokens: the file does not carry the model's window.
-- **MPT**: `alibi_bias_max` holds as the model's authors and llama.cpp have it; transformers has 8 whatever it says.
-- **SmolLM3, Gemma 2, Gemma 3, Command R7B from GGUF**: which layers are which is not in the file; it is llama.cpp's rule.
-- **StableLM from GGUF** with norms of queries and keys is refused; from a folder it runs.
-"""
-START, END = "<!-- made by `make families` -->", "<!-- end -->"
+START, END = "<!-- {}, by `make families` -->", "<!-- end of {} -->"
 
 
 def of_families():
@@ -157,18 +123,24 @@ def of_tying():
         )
 
 
-def families_page(measured=unmeasured):
-    tables = "\n".join(of_families()) + "\n" + MIDDLE + "\n".join(of_parity(measured))
-    return HEAD + tables + "\n" + FOOT
+def with_table(page, name, lines):
+    """`page` with what is between the marks of that name made anew."""
+    start, end = START.format(name), END.format(name)
+    before, rest = page.split(start)
+    return "\n".join([before + start, *lines, end + rest.split(end)[1]])
+
+
+def families_page(page, measured=unmeasured):
+    return with_table(with_table(page, "families", of_families()), "parity", of_parity(measured))
 
 
 def tying_page(page):
-    before, rest = page.split(START)
-    after = rest.split(END)[1]
-    return before + START + "\n" + "\n".join(of_tying()) + "\n" + END + after
+    return with_table(page, "savings", of_tying())
 
 
 if __name__ == "__main__":
-    (DOCS / "families.md").write_text(families_page(largest_differences))
-    tying = DOCS / "tying.md"
-    tying.write_text(tying_page(tying.read_text()))
+    for path, write in (
+        (DOCS / "families.md", lambda page: families_page(page, largest_differences)),
+        (DOCS / "tying.md", tying_page),
+    ):
+        path.write_text(write(path.read_text()))
