@@ -21,12 +21,13 @@ from server.confined import Answer, Json, work
 MAX_COMPILED = 64
 MAX_LOCATED = 512  # parts of a refused schema that are tried, to say which of them is at fault
 LIMITS = LLParserLimits(initial_lexer_fuel=300_000, verbose_errors=False)
-# Between two JSON tokens: at most a line end and an indentation. Without a bound a small model may
-# write white space until its tokens are used up.
-WHITESPACE = r"\n?[ ]{0,16}"
+# On one line, as json.dumps writes it: where white space is free, a small model may write nothing
+# else until its tokens are used up.
 JSON_OPTIONS: Any = {
-    "whitespace_flexible": True,
-    "whitespace_pattern": WHITESPACE,
+    "whitespace_flexible": False,
+    "whitespace_pattern": None,
+    "item_separator": ", ",
+    "key_separator": ": ",
     "coerce_one_of": False,
     "lenient": False,
 }
@@ -36,15 +37,29 @@ SUBSCHEMA_TABLES = ("properties", "patternProperties", "$defs", "definitions")
 
 
 class Vocabulary:
-    """What the library asks of a tokenizer; it is never asked to tokenise."""
+    """What the library asks of a tokenizer. Text that a grammar forces is tokenised by the longest
+    match: any tokens that spell it will do.
+    """
 
     bos_token_id = None
 
     def __init__(self, tokens: Sequence[bytes], special: Sequence[int], eos: int) -> None:
         self.tokens, self.special_token_ids, self.eos_token_id = tokens, special, eos
+        hidden = {*special}
+        self._ids = {own: i for i, own in enumerate(tokens) if own and i not in hidden}
+        self._longest = max(map(len, self._ids), default=1)
 
-    def __call__(self, _: object) -> list[int]:
-        return []
+    def __call__(self, text: bytes) -> list[int]:
+        found, start = [], 0
+        while start < len(text):
+            sizes = range(min(self._longest, len(text) - start), 0, -1)
+            spelled = (text[start : start + size] for size in sizes)
+            own = next((piece for piece in spelled if piece in self._ids), None)
+            if own is None:  # a byte that no token spells
+                return found
+            found.append(self._ids[own])
+            start += len(own)
+        return found
 
 
 class Matchers:

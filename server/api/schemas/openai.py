@@ -70,6 +70,8 @@ class StreamOptions(LenientBody):
 
 
 class OpenAiBody(LenientBody, GenerationFields):
+    model_config = ConfigDict(extra="allow")
+
     model: str | None = None
     stream_options: StreamOptions | None = None
     structured_outputs: StructuredOutputs = None
