@@ -20,12 +20,18 @@ from server.constrain.masks import Grammars
 from server.engine.engine import Engine
 from server.metrics import Metrics
 from server.settings import Settings
+from server.text.chat import ChatTemplate
 from server.text.tokenizer import BYTE_OF, TextTokenizer
 
 BOS, EOS, MARK = 256, 257, 258
 VOCAB_SIZE = 260  # one id more than the tokenizer has, as padded checkpoints do
 CONTEXT = 256
 FAIL, SLOW, END = "\x01", "\x02", "\x03"  # the step raises; takes 50 ms; an end token is due here
+UNTEMPLATED = "untemplated"  # a MODEL without a chat template
+TEMPLATE = (
+    "{% for message in messages %}{{ '<mark>' + message.role[0] + message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<mark>{% endif %}"
+)
 NUM_PAGES, PAGE_SIZE = 256, 16
 
 
@@ -141,6 +147,7 @@ def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:
         metrics=metrics,
     )
     tokenizer = TextTokenizer(byte_tokenizer(), VOCAB_SIZE)
+    chat = ChatTemplate(TEMPLATE, {"bos_token": "<s>", "eos_token": "</s>"}, tokenizer)
     return ServedModel(
         name=settings.model_name or "echo",
         family="scripted",
@@ -156,8 +163,8 @@ def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:
         kv_cache_tokens=NUM_PAGES * PAGE_SIZE,
         kv_cache_memory=0,
         special=SpecialIds(BOS, EOS, None, None, (EOS,), adds_bos=True),
-        chat_template=None,
-        chat=None,
+        chat_template=TEMPLATE,
+        chat=None if settings.model == UNTEMPLATED else chat,
         tokenizer=tokenizer,
         grammars=Grammars(tokenizer, (EOS,)),
         engine=engine,

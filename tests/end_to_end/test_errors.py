@@ -17,7 +17,7 @@ CASES = [
     ("/generate", {}, "invalid_value", "prompt"),
     ("/generate", [], "invalid_value", None),
     ("/generate", {"prompt": 5}, "invalid_value", "prompt"),
-    ("/generate", {"prompt": "a", "response_format": {}}, "unsupported_parameter", None),
+    ("/generate", {"prompt": "a", "response_format": {}}, "invalid_value", "response_format.type"),
     ("/generate", LONG, "context_length_exceeded", "prompt"),
     ("/generate", {"prompt": "a", "max_tokens": CONTEXT}, "context_length_exceeded", "prompt"),
     ("/generate", {"prompt": "x" * 10_000}, "context_length_exceeded", "prompt"),

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.api.schemas.native import DetokenizeBody, GenerateBody, ProbabilitiesBody
-from server.errors import BadRequest, EmptyPrompt, Unsupported
+from server.errors import BadRequest, EmptyPrompt, UnknownField
 
 
 def generate(**fields):
@@ -97,8 +97,9 @@ def test_null_is_the_default_where_null_is_documented(field):
 
 def test_a_field_that_is_known_but_not_done_is_refused_by_name():
     assert generate(response_format=None).response_format is None
-    with pytest.raises(Unsupported, match="response_format"):
-        generate(response_format={"type": "json_object"})
+    assert generate(response_format={"type": "json_object"}).response_format.kind == "json_schema"
+    with pytest.raises(UnknownField, match=r"response_format\.schema"):
+        generate(response_format={"type": "json_object", "schema": {}})
 
 
 def test_full_is_false_or_one_of_two_words():
