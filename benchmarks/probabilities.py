@@ -1,5 +1,5 @@
 """
-What probabilities cost beside a bare prefill of the same tokens, through HTTP and without a prefix
+What probabilities cost beside a bare prefill of the same tokens, through HTTP, without a prefix
 cache. Pairs alternate, since a shared machine's speed drifts: read the medians. The last line is
 one line of JSON.
 """

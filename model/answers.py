@@ -85,19 +85,26 @@ def score_targets(
     hidden (N,C) and the token that follows each, (N,) -> its score in the model's own distribution,
     and reports.
     """
-    kernels = embedding.kernels
     found: list[Score] = []
     told: list[Report] = []
     # Logits, log-probabilities, and nearly as many again where a mass is summed.
     has_members = ask is not None and ask.members is not None
     for part in _chunks(len(targets), (2 + has_members) * embedding.vocab_size):
-        logits = embedding.logits(hidden[part])
-        logprobs = kernels.log_softmax(logits)
-        rows = torch.arange(len(logits))
-        found += scores(logits, logprobs, rows, targets[part], kernels)
-        if ask is not None:
-            told += reports(ask, logits, logits, logprobs, kernels)
+        own, about = _score_part(hidden[part], targets[part], ask, embedding)
+        found += own
+        told += about
     return found, told
+
+
+def _score_part(
+    hidden: Tensor, targets: Tensor, ask: Ask | None, embedding: TiedEmbedding
+) -> tuple[list[Score], list[Report]]:
+    """A function, so that one part's logits are gone before the next part's are computed."""
+    kernels = embedding.kernels
+    logits = embedding.logits(hidden)
+    logprobs = kernels.log_softmax(logits)
+    about = [] if ask is None else reports(ask, logits, logits, logprobs, kernels)
+    return scores(logits, logprobs, torch.arange(len(logits)), targets, kernels), about
 
 
 def _chunks(count: int, num_floats: int) -> Iterator[slice]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.kv_pool import PAGE_SIZE, num_bytes_per_token
+from model.large_blocks import give_back_large_blocks
 from model.runner import Runner, build_runner
 from model.step import Row, Sampling
 from server.api.service import ServedModel, SpecialIds
@@ -52,6 +53,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
     precision = "float32" if settings.precision == "auto" else settings.precision
     config = checkpoint.config
     num_pages = choose_num_pages(settings, checkpoint)
+    give_back_large_blocks()
     runner = build_runner(
         checkpoint, precision=precision, num_pages=num_pages, threads=settings.threads
     )
