@@ -33,15 +33,14 @@ class Ours:
         return logits(self.transformer, tokens)
 
     @torch.inference_mode()
-    def chunked(self, tokens, company):
+    def chunked(self, tokens, company, cuts=CHUNKS):
         """In pages, in chunks, each beside a row of another sequence that decodes on."""
         num_pages = 2 * -(-LENGTH // PAGE_SIZE)
         pool = KVPool(self.config, num_pages, PAGE_SIZE)
         pages = torch.randperm(num_pages, generator=torch.Generator().manual_seed(1)).tolist()
         mine, others = tuple(pages[: num_pages // 2]), tuple(pages[num_pages // 2 :])
         found = []
-        cuts = (0, *CHUNKS, LENGTH)
-        for step, (start, end) in enumerate(itertools.pairwise(cuts)):
+        for step, (start, end) in enumerate(itertools.pairwise((0, *cuts, LENGTH))):
             rows = [Row((company[step],), step, others), Row(tuple(tokens[start:end]), start, mine)]
             batch = plan(rows, PAGE_SIZE)
             memory = PagedMemory(pool, batch, self.transformer.kernels)

@@ -18,6 +18,16 @@ def test_lookup_and_projection_read_one_storage(dtype):
     assert embedding.num_bytes == 11 * 6 * table.element_size()
 
 
+def test_logits_are_scaled_and_then_capped():
+    table, hidden = torch.randn(50, 4), torch.randn(3, 4) * 10
+    plain = TiedEmbedding(table, choose()).logits(hidden)
+    scaled = TiedEmbedding(table, choose(), logit_scale=0.5).logits(hidden)
+    capped = TiedEmbedding(table, choose(), logit_scale=0.5, logit_cap=3.0).logits(hidden)
+    assert torch.equal(scaled, plain * 0.5)
+    assert torch.allclose(capped, 3.0 * torch.tanh(plain * 0.5 / 3.0), atol=1e-6)
+    assert float(capped.abs().max()) <= 3.0
+
+
 def test_the_scale_is_for_lookup_only():
     table = torch.randn(5, 4)
     kernels = choose()
