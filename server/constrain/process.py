@@ -50,7 +50,8 @@ class Vocabulary:
         self._longest = max(map(len, self._ids), default=1)
 
     def __call__(self, text: bytes) -> list[int]:
-        found, start = [], 0
+        found: list[int] = []
+        start = 0
         while start < len(text):
             sizes = range(min(self._longest, len(text) - start), 0, -1)
             spelled = (text[start : start + size] for size in sizes)

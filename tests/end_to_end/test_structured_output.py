@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jsonschema
 import pytest
 
-from tests.end_to_end.running import TIEDLM, Server, eventually, events, is_idle
+from tests.end_to_end.running import TIEDLM, Server, events, eventually, is_idle
 
 TEXT = {"type": "string", "maxLength": 12}
 NUMBER = {"type": "integer", "minimum": 0, "maximum": 999}
@@ -186,7 +186,7 @@ def test_the_native_route_streams_under_a_grammar(smollm):
         "n": 2,
     }
     with smollm.http.stream("POST", "/generate", json=body) as response:
-        *parts, last, done = events(response)
+        *parts, _, done = events(response)
     for index in (0, 1):
         own = [p["choices"][0] for p in parts if p["choices"][0]["index"] == index]
         assert "".join(choice["text"] for choice in own) in ("yes", "no")

@@ -1,4 +1,4 @@
-"""The model's own template: rendered as transformers renders it, and nothing a message says is special."""
+"""The model's own template: as transformers renders it, and nothing a message says is special."""
 
 import time
 
@@ -17,7 +17,8 @@ from weights.load import load
 NAMES = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim "
-    "+ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}"
+    "+ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}"
 )
 # In the manner of other families: a system prompt taken apart, blocks, strip, strftime, tojson.
 OTHERS = [
@@ -38,7 +39,8 @@ OTHERS = [
     """{% set ns = namespace(count=0) %}{% for message in messages %}
     {% set ns.count = ns.count + 1 %}
 {{ message | tojson }}{% if tools is not none %}tools{% endif %}
-{% if '</think>' in message.content %}{{ message.content.split('</think>')[-1].lstrip('\\n') }}{% endif %}
+{% if '</think>' in message.content %}
+{{ message.content.split('</think>')[-1].lstrip('\\n') }}{% endif %}
 {% endfor %}{{ ns.count }}{% if loop is defined %}{{ loop }}{% endif %}""",
 ]
 SAID = [
@@ -153,8 +155,7 @@ def test_a_template_that_refuses_says_why(template):
         "{{ 10 ** (10 ** (10 * messages | length)) }}",
         "{{ 'x' * 10 ** 10 }}",
         "{{ 'x'.ljust(10 ** 10) }}",
-        "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}"
-        "{% endfor %}",
+        "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x~n.x %}{% endfor %}",
         "{{ [].__class__.__base__.__subclasses__() }}",
         "{{ messages.append(1) }}",
         "{% include '/etc/passwd' %}",
