@@ -1,15 +1,20 @@
 """OpenAI's own SDK against this server, unmodified: every call, both ways, every error's class."""
 
 import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
 import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.end_to_end.running import Server
+from tests.end_to_end.running import Server, eventually
+from tests.scripted import END, FAIL, SLOW
 
 HELLO = [{"role": "user", "content": "hello"}]
+ENDING = [{"role": "user", "content": "hello" + END}]  # the scripted model ends where this does
+FAILING = [{"role": "user", "content": FAIL}]
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def test_completions(server, sdk):
 
 
 def test_streamed_completions(server, sdk):
-    fields = {"model": "echo", "prompt": "abc", "temperature": 0, "max_tokens": 7, "stream": True}
+    fields = {"model": "echo", "prompt": "abc", "temperature": 0, "max_tokens": 8, "stream": True}
     with sdk.completions.create(**fields) as stream:
         assert "".join(part.choices[0].text for part in stream) == "abcabc"
 
@@ -61,7 +66,7 @@ def test_streamed_completions(server, sdk):
         return [part async for part in stream]
 
     *_, last = with_async(server, create)
-    assert (last.choices, last.usage.completion_tokens) == ([], 7)
+    assert (last.choices, last.usage.completion_tokens) == ([], 8)
 
 
 def test_chat(server, sdk):
@@ -78,13 +83,13 @@ def test_chat(server, sdk):
 
 
 def test_streamed_chat(server, sdk):
-    fields = {"model": "echo", "messages": HELLO, "temperature": 0, "max_tokens": 7}
+    fields = {"model": "echo", "messages": ENDING, "temperature": 0}
     with sdk.chat.completions.stream(**fields) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
     assert {"chunk", "content.delta", "content.done"} <= kinds
     assert final.choices[0].message.content == "uhello"
-    assert final.choices[0].finish_reason == "length"
+    assert final.choices[0].finish_reason == "stop"
 
     async def create(client):
         options = {"include_usage": True}
@@ -93,7 +98,7 @@ def test_streamed_chat(server, sdk):
 
     first, *_, last = with_async(server, create)
     assert first.choices[0].delta.role == "assistant"
-    assert last.usage.completion_tokens == 7
+    assert last.usage.completion_tokens == 8
 
 
 class Colour(Enum):
@@ -127,7 +132,7 @@ def test_parsing_into_a_class(server, sdk):
         (
             openai.InternalServerError,
             "internal_error",
-            {"messages": [HELLO[0] | {"content": "\1"}]},
+            {"messages": FAILING},
         ),
     ],
 )
@@ -146,9 +151,9 @@ def test_errors_are_the_sdks_own_classes(server, sdk, error, code, call):
 
 
 def test_a_wrong_key_and_a_wrong_route(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError):
-            client.models.list()
+    wrong = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
+    with wrong, pytest.raises(openai.AuthenticationError):
+        wrong.models.list()
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="secret", max_retries=0) as client:
         with pytest.raises(openai.NotFoundError):
             client.embeddings.create(model="echo", input="x")
@@ -157,18 +162,22 @@ def test_a_wrong_key_and_a_wrong_route(server):
 
 
 def test_a_full_queue_is_a_rate_limit():
-    with Server("--max-batch", "1", "--max-queue", "1") as small:
+    with Server("--max-batch", "1", "--max-queue", "2") as small:
         small.ready()
-        with openai.OpenAI(base_url=f"{small.url}/v1", api_key="x", max_retries=0) as client:
-            slow = {"model": "echo", "prompt": "\2", "max_tokens": 200, "stream": True}
-            with client.completions.create(**slow), client.completions.create(**slow):
-                with pytest.raises(openai.RateLimitError):
-                    client.completions.create(**slow)
+        client = openai.OpenAI(base_url=f"{small.url}/v1", api_key="x", max_retries=0)
+        slow = {"model": "echo", "prompt": SLOW, "max_tokens": 200}
+        with client, client.completions.create(**slow, n=2, stream=True), ThreadPoolExecutor() as x:
+            waiting = x.submit(small.http.post, "/v1/completions", json=slow | {"max_tokens": 1})
+            eventually(lambda: small.metric("num_requests_waiting") == 2)
+            with pytest.raises(openai.RateLimitError):
+                client.completions.create(**slow)
+            small.signal(signal.SIGKILL)
+            assert waiting.exception() is not None
 
 
 def test_an_error_within_a_stream_is_raised(server, sdk):
     """The prompt's next token tells the scripted model to fail, once a first one is out."""
     body = {"model": "echo", "prompt": [[97, 98]], "stream": True, "max_tokens": 8}
-    with sdk.completions.create(**body, logit_bias={"1": 100}, temperature=0) as stream:
-        with pytest.raises(openai.APIError):
-            list(stream)
+    stream = sdk.completions.create(**body, logit_bias={"1": 100}, temperature=0)
+    with stream, pytest.raises(openai.APIError):
+        list(stream)
