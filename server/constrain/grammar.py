@@ -26,6 +26,7 @@ def json_schema(schema: object, param: str) -> Grammar:
 
 
 def choice(texts: Sequence[str], param: str) -> Grammar:
-    """Exactly one of these. Lark spells a string as JSON does."""
-    spelled = " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+    """Exactly one of these. Lark spells a string as JSON does, but for a raw DEL."""
+    strings = (json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f") for text in texts)
+    spelled = " | ".join(strings)
     return Grammar("lark", f"start: {spelled}", param)

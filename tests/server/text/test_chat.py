@@ -1,7 +1,4 @@
-"""
-The model's own template: rendered as transformers does, and nothing that a message says is
-special.
-"""
+"""The model's own template: as transformers renders it, and nothing a message says is special."""
 
 import time
 
@@ -158,10 +155,7 @@ def test_a_template_that_refuses_says_why(template):
         "{{ 10 ** (10 ** (10 * messages | length)) }}",
         "{{ 'x' * 10 ** 10 }}",
         "{{ 'x'.ljust(10 ** 10) }}",
-        (
-            "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}"
-            "{% endfor %}"
-        ),
+        "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x~n.x %}{% endfor %}",
         "{{ [].__class__.__base__.__subclasses__() }}",
         "{{ messages.append(1) }}",
         "{% include '/etc/passwd' %}",
