@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= smollm2-135m-instruct
 BIN := $(VENV)/bin
 
-.PHONY: serve test check fix bench soak families memory clean
+.PHONY: serve test check fix bench soak families memory clean test-long
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -24,6 +24,11 @@ test: $(VENV)/.installed  ## the whole test suite, on the real checkpoints
 	$(BIN)/tiedlm pull gemma-3-270m
 	$(BIN)/python -m pytest
 
+test-long: $(VENV)/.installed  ## texts of thousands of tokens beside transformers, and their memory
+	$(BIN)/tiedlm pull smollm2-135m-instruct
+	$(BIN)/tiedlm pull gemma-3-270m
+	$(BIN)/python -m pytest -m long
+
 check: $(VENV)/.installed  ## formatting, lint, types, layer rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,6 +43,7 @@ bench: $(VENV)/.installed  ## side by side with transformers; the last line is o
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.serve
+	$(BIN)/python -m benchmarks.probabilities
 
 soak: $(VENV)/.installed  ## ten minutes of mixed load; fails on a 5xx, growth or a changed answer
 	$(BIN)/python -m benchmarks.soak

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from server.api.prompts import check_bytes, check_context, check_ids, first_id
+from server.api.prompts import check_bytes, check_ids, first_id
 from server.api.schemas.fields import TextOrIds
 from server.api.service import ServedModel, Service
-from server.errors import BadRequest
+from server.errors import BadRequest, ContextLengthExceeded
 from server.text.tokenizer import TextTokenizer
 
 Ids = tuple[int, ...]
@@ -82,8 +82,17 @@ async def continue_prompt(
     for i, ids in enumerate(found.continuations):
         if not ids:
             raise BadRequest(f"continuations.{i} adds no token", f"continuations.{i}")
-        check_context(len(found.context) + len(ids), 0, model.context_length, f"continuations.{i}")
+        check_fits(len(found.context), len(ids), model.context_length, f"continuations.{i}")
     return found
+
+
+def check_fits(num_before: int, num_tokens: int, limit: int, param: str) -> None:
+    if num_before + num_tokens > limit:
+        raise ContextLengthExceeded(
+            f"{param} is {num_tokens} tokens behind {num_before} of the prompt, together "
+            f"{num_before + num_tokens}; the context is {limit} tokens",
+            param,
+        )
 
 
 async def _continue_text(

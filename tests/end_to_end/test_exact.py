@@ -59,6 +59,7 @@ def test_surprisals_ranks_and_entropies_are_transformers(exact):
         compare(exact, result)
 
 
+@pytest.mark.long
 def test_a_text_of_4000_tokens_is_scored_as_transformers_scores_it(exact):
     [result] = surprisal(exact, long_text())
     assert result["totals"]["tokens"] > 3900
@@ -79,13 +80,13 @@ def test_distributions_are_transformers(exact):
 
 
 def test_a_sliding_window_scores_as_the_guide_to_perplexity_does(exact):
-    text = long_text(1500)
-    [result] = surprisal(exact, text, window=96, stride=40)
+    text = long_text(600)
+    [result] = surprisal(exact, text, window=48, stride=20)
     info = exact.http.get("/tokenizer_info").json()
     tokens = [t["id"] for t in result["tokens"]]
     ids = [info["bos_token_id"], *tokens] if result["bos"] else tokens
     theirs = []
-    for begin, first, end in windows(len(ids), 96, 40):
+    for begin, first, end in windows(len(ids), 48, 20):
         own, *_ = expected(model_of(exact), tuple(ids[begin:end]))
         theirs += own[first - begin - 1 :].tolist()
     ours = [-t["surprisal"] for t in result["tokens"] if t["surprisal"] is not None]
@@ -184,7 +185,8 @@ def test_minicons_agrees_on_tokens_words_and_conditional_scores(exact):
 
     [corrected] = theirs.token_score(GARDEN_PATH, surprisal=True, bow_correction=True)
     by_token = [value for _, value in corrected[int(result["bos"]) :]]
-    for word in result["words"][1:]:
+    # What theirs scores first it does not take for a word that another one ended before.
+    for word in result["words"][1 if result["bos"] else 2 :]:
         own = by_token[word["first_token"] : word["first_token"] + word["num_tokens"]]
         assert word["surprisal"] == pytest.approx(math.fsum(own), abs=NAT)
 
