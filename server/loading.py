@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from model.kv_pool import PAGE_SIZE, num_bytes_per_token
@@ -29,6 +30,7 @@ from weights.catalog import resolve
 from weights.checkpoint import Checkpoint, CheckpointError
 from weights.inspect import parameters
 from weights.load import load
+from weights.rope import for_context
 
 KV_SHARE = 0.25  # of the available memory, for the KV cache, unless a flag says otherwise
 
@@ -37,6 +39,8 @@ def load_model(settings: Settings, metrics: Metrics) -> ServedModel:
     """Raises CannotLoad."""
     try:
         checkpoint = load_named(settings.model)
+        config = for_context(checkpoint.config, settings.max_context)
+        checkpoint = replace(checkpoint, config=config)
         return serve_checkpoint(checkpoint, settings, metrics)
     except CheckpointError as error:
         raise CannotLoad(str(error)) from None

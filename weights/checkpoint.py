@@ -45,6 +45,7 @@ class Rope:
         None  # dim/2 divisors; None: all 1. GGUF stores exactly these
     )
     scale: float = 1.0  # of cosines and sines
+    long_factors: tuple[float, ...] | None = None  # instead of factors, in long contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class ModelConfig:
     layer_types: tuple[LayerType, ...]  # one a layer
     sliding_window: int | None = None  # keys a "sliding" layer's query sees, itself included
     ropes: Mapping[LayerType, Rope] = field(default_factory=dict)  # empty: none are rotated
+    long_context: int | None = None  # max_position_embeddings, were ropes' long_factors used
     alibi_max_bias: float | None = None  # heads' slopes are 2 to (-this * i / num_heads)
     block_order: BlockOrder = "pre_norm"
     num_parallel_norms: int = 1  # of a "parallel" block

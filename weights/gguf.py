@@ -86,6 +86,7 @@ def _rope_scaling(path: Path, header: Header, own: Mapping[str, Any]) -> dict[st
         return {
             "rope_type": "longrope",
             "short_factor": _divisors(path, header, SHORT),
+            "long_factor": _divisors(path, header, LONG),
             "original_max_position_embeddings": original,
             "attention_factor": own.get("rope.scaling.attn_factor"),
         }
@@ -101,6 +102,8 @@ def _rope_scaling(path: Path, header: Header, own: Mapping[str, Any]) -> dict[st
 
 
 def _divisors(path: Path, header: Header, name: str) -> list[float]:
+    if name not in header.tensors:
+        raise CheckpointError(f"{name} is missing.")
     stored = Stored(header.tensors[name], "none", 1)
     values = GgufSource(path, {name: stored}).read(name).float()
     if not (torch.isfinite(values).all() and (values > 0).all()):

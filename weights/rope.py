@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from weights.checkpoint import CheckpointError, Rope
+from weights.checkpoint import CheckpointError, ModelConfig, Rope
 from weights.fields import Fields
 
 
@@ -49,6 +50,8 @@ def _yarn(scaling: Fields, theta: float, dim: int) -> Rope:
     the original context, a ramp from kept to divided by `factor`.
     """
     factor, original = scaling.positive("factor"), _original(scaling)
+    if theta <= 1:
+        raise CheckpointError(f"{scaling.source}: rope_theta must be above 1, not {theta}.")
     fast, slow = scaling.positive("beta_fast", 32.0), scaling.positive("beta_slow", 1.0)
     low, high = (
         dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
@@ -76,9 +79,9 @@ def _yarn_scale(scaling: Fields, factor: float) -> float:
 
 def _longrope(scaling: Fields, theta: float, dim: int) -> Rope:
     """
-    LongRoPE (Ding et al. 2024) up to the original context, which is as far as its short divisors
-    reach: what is cached under one set of divisors cannot be looked at under the other, so a
-    family that has them serves no longer context (see `original_context`).
+    LongRoPE (Ding et al. 2024): divisors for texts up to the original context, and others for
+    longer ones. What is cached under one set cannot be looked at under the other, so a model is
+    served with one of them (see `for_context`).
     """
     original = _original(scaling)
     factor = scaling.positive(
@@ -86,7 +89,8 @@ def _longrope(scaling: Fields, theta: float, dim: int) -> Rope:
     )
     grown = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     scale = scaling.positive("attention_factor", grown)
-    return Rope(theta, dim, _divisors(scaling, "short_factor", dim), scale)
+    short, long = (_divisors(scaling, f"{name}_factor", dim) for name in ("short", "long"))
+    return Rope(theta, dim, short, scale, long)
 
 
 def _factors(scaling: Fields, theta: float, dim: int) -> Rope:
@@ -104,7 +108,10 @@ def _divisors(scaling: Fields, name: str, dim: int) -> tuple[float, ...]:
 
 
 def _original(scaling: Fields) -> int:
-    return scaling.count("original_max_position_embeddings")
+    original = scaling.count("original_max_position_embeddings")
+    if original < 2:
+        raise scaling.error("original_max_position_embeddings", "above 1")
+    return original
 
 
 SCALINGS: Mapping[str, Callable[[Fields, float, int], Rope]] = {
@@ -118,13 +125,27 @@ SCALINGS: Mapping[str, Callable[[Fields, float, int], Rope]] = {
 OF_CONFIG = ("original_max_position_embeddings", "max_position_embeddings")
 
 
-def original_context(config: Fields) -> int:
-    """Positions that are served: with LongRoPE's two sets of divisors, those of the first."""
+def contexts(config: Fields) -> tuple[int, int | None]:
+    """Positions that can be served, with LongRoPE's first set of divisors and with its second."""
     context = config.count("max_position_embeddings")
     scaling = _scaling(config)
     if scaling is None or scaling.raw.get(_kind(scaling)) != "longrope":
-        return context
-    return min(context, _original(scaling))
+        return context, None
+    original = _original(scaling)
+    return (original, context) if original < context else (context, None)
+
+
+def for_context(config: ModelConfig, context: int | None) -> ModelConfig:
+    """The same model with its long divisors where `context` is beyond its short ones."""
+    if config.long_context is None or (context or 0) <= config.max_position_embeddings:
+        return config
+    ropes = {
+        kind: replace(rope, factors=rope.long_factors, long_factors=None)
+        for kind, rope in config.ropes.items()
+    }
+    return replace(
+        config, ropes=ropes, max_position_embeddings=config.long_context, long_context=None
+    )
 
 
 def read_rope(

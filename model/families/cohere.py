@@ -47,5 +47,5 @@ def _attention(config: ModelConfig, parts: Parts, layer: int) -> Attention:
     plain = replace(attention(config, parts, layer, at, "o_proj"), rotate=rotate_neighbours)
     if not config.has_qk_norm:
         return plain
-    q, k = (HeadNorm(parts.matrix(f"{at}.{x}_norm.weight").float(), config.norm_eps) for x in "qk")
+    q, k = (HeadNorm(parts.vector(f"{at}.{x}_norm.weight"), config.norm_eps) for x in "qk")
     return replace(plain, q_norm=q, k_norm=k)

@@ -1,14 +1,18 @@
 """Every family against transformers, on random checkpoints that transformers itself writes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from model.runner import build_runner
+from model.generate import logits
+from model.runner import build_runner, build_transformer
 from model.step import Ask, Row
 from tests.model.parity import Ours, measure, prompt
 from tests.model.tiny_families import TINY, make, save
 from weights.families import FAMILIES
 from weights.load import load
+from weights.rope import for_context
 
 TOLERANCE = 1e-4
 
@@ -47,6 +51,18 @@ def test_bits_depend_on_neither_chunks_nor_company(variant, tmp_path):
     first = ours.chunked(tokens, prompt(4))
     assert torch.equal(first, ours.chunked(tokens, prompt(8), cuts=(5, 6, 7, 40, 152)))
     assert torch.equal(first, ours.chunked(tokens, prompt(4), cuts=()))
+
+
+def test_texts_beyond_longropes_original_context_are_transformers_with_the_long_divisors(tmp_path):
+    theirs = make("phi3: LongRoPE over a part of a head")
+    checkpoint = load(save(theirs, tmp_path))
+    longer = replace(checkpoint, config=for_context(checkpoint.config, 1024))
+    tokens = prompt(10, 300)
+    with torch.no_grad():
+        expected = theirs(torch.tensor([tokens])).logits[0]
+    found = logits(build_transformer(longer), tokens)
+    assert torch.allclose(found, expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(logits(build_transformer(checkpoint), tokens), expected, atol=1e-2)
 
 
 def test_reported_logits_are_the_models_own_after_scale_and_cap(tmp_path):

@@ -7,6 +7,7 @@ from weights.checkpoint import CheckpointError, UnsupportedCheckpoint
 from weights.config import read_config
 from weights.families import FAMILIES
 from weights.fields import Fields
+from weights.rope import for_context
 
 ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
 ROTARY = (
@@ -107,13 +108,75 @@ def test_a_list_of_layers_that_is_none_is_one_readable_line(family, value):
     assert "\n" not in str(caught.value)
 
 
-def test_longrope_is_served_up_to_its_original_context():
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.5, 2.0, 1.0],
+    "long_factor": [1.0, 1.5, 2.0, 1.0],
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "scaling", "field"),
+    [
+        ("llama", YARN | {"rope_theta": 1.0}, "rope_theta"),
+        ("llama", YARN | {"rope_theta": 0.5}, "rope_theta"),
+        ("llama", YARN | {"original_max_position_embeddings": 1}, "original_max_position"),
+        ("llama", YARN | {"factor": None}, "factor"),
+        ("llama", YARN | {"beta_fast": 0}, "beta_fast"),
+        ("phi3", LONG | {"short_factor": [1.0]}, "short_factor"),
+        ("phi3", LONG | {"short_factor": [1.0, 2.0, "3", 1.0]}, "short_factor"),
+        ("phi3", LONG | {"short_factor": [1.0, 2.0, float("nan"), 1.0]}, "short_factor"),
+        ("phi3", LONG | {"original_max_position_embeddings": 1}, "original_max_position"),
+        ("phi3", LONG | {"attention_factor": -1}, "attention_factor"),
+        ("phi3", {"rope_type": "default", "partial_rotary_factor": 1.5}, "not 12 of 8"),
+        ("stablelm", {"rope_type": "default", "partial_rotary_factor": 0.1}, "not 0 of 8"),
+        ("stablelm", {"rope_type": "default", "partial_rotary_factor": -1}, "partial_rotary"),
+    ],
+)
+def test_scaling_that_cannot_be_is_one_readable_line(family, scaling, field):
+    with pytest.raises(CheckpointError, match=field) as caught:
+        read(family, **{"head_dim": None, "rope_parameters": {"rope_theta": 1e4} | scaling})
+    assert "\n" not in str(caught.value)
+
+
+def test_longrope_is_served_up_to_its_original_context_unless_more_is_asked_for():
     _, config = read("phi3: LongRoPE over a part of a head")
     assert config.max_position_embeddings == 256
     rope = config.ropes["full"]
     assert (rope.dim, rope.factors) == (6, (1.0, 1.5, 2.0))
     assert rope.scale > 1
+    assert for_context(config, None) == for_context(config, 256) == config
+    longer = for_context(config, 257)
+    assert longer.max_position_embeddings == 1024
+    assert longer.ropes["full"].factors == (2.0, 4.0, 8.0)
+    assert longer.ropes["full"].scale == rope.scale
+    _, llama = read("llama")
+    assert for_context(llama, 10**6) == llama
 
 
 def test_every_family_is_looked_at():
     assert set(NAMES) == {family.name for family in FAMILIES}
+
+
+HOSTILE = (None, 0, -1, 1, 10**400, 1.5, 1e-300, float("nan"), float("inf"), "x", True, [], [0], {})
+
+
+@pytest.mark.parametrize("variant", TINY)
+def test_any_value_in_any_field_is_read_or_refused_in_one_line(variant):
+    """And what is read has shapes: no size is left that cannot be."""
+    whole = raw(variant)
+    for field in whole:
+        for value in HOSTILE:
+            refusal = refusal_of(whole | {field: value})
+            assert "\n" not in refusal
+            assert len(refusal) < 500
+
+
+def refusal_of(fields):
+    try:
+        family, config = read_config(Fields(fields, "config.json"))
+    except CheckpointError as error:
+        return str(error)
+    return "" if family.shapes(config) else "no shapes\n"

@@ -25,7 +25,7 @@ from weights.families.family import (
     with_biases,
 )
 from weights.fields import Fields
-from weights.rope import original_context, read_rope
+from weights.rope import contexts, read_rope
 
 
 def config(fields: Fields) -> ModelConfig:
@@ -33,10 +33,12 @@ def config(fields: Fields) -> ModelConfig:
     has_window = fields.has("sliding_window")
     layer_types = (all_sliding if has_window else full_layers)(common["num_layers"])
     rope = read_rope(_modern(fields), common["head_dim"], partial=1.0)
+    context, long_context = contexts(_modern(fields))
     return ModelConfig(
         **common,
         family="phi3",
-        max_position_embeddings=original_context(_modern(fields)),
+        max_position_embeddings=context,
+        long_context=long_context,
         norm_eps=fields.positive("rms_norm_eps", 1e-5),
         activation=fields.choice("hidden_act", ACTIVATIONS, "silu"),
         attention_scale=common["head_dim"] ** -0.5,
