@@ -98,9 +98,17 @@ class Worker:
             self._fail_step()
             return
         now = self._clock()
-        self._pace.observe(*_count(rows), now - began)
+        self._observe(rows, progress, now - began)
         for told in progress:
             self._record(told, now)
+
+    def _observe(self, rows: Sequence[Row], progress: Sequence[Progress], seconds: float) -> None:
+        num_drafts = sum(row.num_drafts for row in rows)
+        if num_drafts:
+            num_right = sum(max(0, len(told.drawn) - 1) for told in progress)
+            self._metrics.drafted(num_drafts, num_right)
+        else:
+            self._pace.observe(*_count(rows), seconds)
 
     def _note_started(self, now: float) -> None:
         for job in self._scheduler.started:
@@ -125,7 +133,7 @@ class Worker:
             self._fail(live, bound.failure)
             return
         if told.drawn:
-            self._note_drawn(live, now)
+            self._note_drawn(live, len(told.drawn), now)
         if told.reason:
             self._note_prompt_done(live, now)
             self._metrics.ended(told.reason, now - live.submitted)
@@ -134,7 +142,7 @@ class Worker:
         self._tell(
             live,
             Update(
-                drawn=(told.drawn,) if told.drawn else (),
+                drawn=told.drawn,
                 report=told.report,
                 scored=told.scored,
                 scored_reports=told.scored_reports,
@@ -144,12 +152,12 @@ class Worker:
             ),
         )
 
-    def _note_drawn(self, live: Live, now: float) -> None:
+    def _note_drawn(self, live: Live, count: int, now: float) -> None:
         if live.prompt_done is None:
             self._note_prompt_done(live, now)
             self._metrics.first_token(now - live.submitted)
         else:
-            self._metrics.next_token(now - live.newest)
+            self._metrics.next_tokens(count, now - live.newest)
         live.newest = now
 
     def _note_prompt_done(self, live: Live, now: float) -> None:
