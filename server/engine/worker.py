@@ -103,12 +103,11 @@ class Worker:
             self._record(told, now)
 
     def _observe(self, rows: Sequence[Row], progress: Sequence[Progress], seconds: float) -> None:
+        self._pace.observe(*_count(rows), seconds)
         num_drafts = sum(row.num_drafts for row in rows)
         if num_drafts:
             num_right = sum(max(0, len(told.drawn) - 1) for told in progress)
             self._metrics.drafted(num_drafts, num_right)
-        else:
-            self._pace.observe(*_count(rows), seconds)
 
     def _note_started(self, now: float) -> None:
         for job in self._scheduler.started:
@@ -194,6 +193,6 @@ class Worker:
 
 def _count(rows: Sequence[Row]) -> tuple[int, int]:
     """(decoding rows, prompt tokens)."""
-    num_tokens = [len(row.tokens) for row in rows]
+    num_tokens = [len(row.tokens) - row.num_drafts for row in rows]
     num_decoding = num_tokens.count(1)
     return num_decoding, sum(num_tokens) - num_decoding
