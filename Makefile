@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= smollm2-135m-instruct
 BIN := $(VENV)/bin
 
-.PHONY: serve test check fix bench soak families memory clean test-long
+.PHONY: serve test check fix bench bench-peers soak families memory clean test-long
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -44,6 +44,11 @@ bench: $(VENV)/.installed  ## side by side with transformers; the last line is o
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.probabilities
+
+PEERS ?= .peers
+bench-peers: $(VENV)/.installed  ## beside llama.cpp and OpenVINO GenAI, built in $(PEERS); the last line is one line of JSON
+	PYTHON=$(BIN)/python benchmarks/peers/build.sh $(PEERS)
+	$(BIN)/python -m benchmarks.peers $(PEERS)
 
 soak: $(VENV)/.installed  ## ten minutes of mixed load; fails on a 5xx, growth or a changed answer
 	$(BIN)/python -m benchmarks.soak
