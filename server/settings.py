@@ -6,12 +6,13 @@ loading.
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server.machine import usable_cores
 
 ENV_PREFIX = "TIEDLM_"
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -37,10 +38,6 @@ def check_key(key: str) -> str:
     if not key.strip() or any(ord(c) < 0x20 or ord(c) == 0x7F for c in key):
         raise ValueError("an API key must not be empty nor hold control characters")
     return key
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 Size = Annotated[int, BeforeValidator(parse_size)]
@@ -133,7 +130,7 @@ class Settings(BaseSettings):
         (), description="an origin whose pages may call this server; repeatable"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="what is logged to stderr"
+        "info", description="what is logged to stdout"
     )
 
     @model_validator(mode="after")
