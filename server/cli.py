@@ -74,10 +74,11 @@ def run_server(settings: Settings, load: Callable[[Settings, Metrics], ServedMod
     """Until it is told to end; `load` runs in a thread of its own once the port is open."""
     set_up_logging(settings.log_level)
     from server.api.service import Service
-    from server.lifecycle import CannotListen, Lifecycle, listen
+    from server.lifecycle import CannotListen, Lifecycle, allow_files, listen
     from server.metrics import Metrics
 
     try:
+        allow_files(settings.max_connections)
         listener = listen(settings.host, settings.port)
     except CannotListen as error:
         return fail(str(error))

@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     max_header_bytes: Size = Field(
         16384, ge=1024, le=2**20, description="bytes of a request's line and headers"
     )
+    max_connections: int = Field(
+        1024, ge=1, le=2**16, description="open connections; then those that ask nothing are closed"
+    )
     read_timeout: Seconds = Field(
         30, description="seconds for a request to arrive, and for a stalled reader to read on"
     )
@@ -141,6 +144,7 @@ class Settings(BaseSettings):
 
 
 LIMITS = (
+    "threads",
     "max_batch",
     "max_batch_tokens",
     "max_queue",
@@ -155,6 +159,7 @@ LIMITS = (
     "max_prompts",
     "max_body_bytes",
     "max_header_bytes",
+    "max_connections",
     "read_timeout",
     "request_timeout",
     "drain_timeout",

@@ -161,6 +161,14 @@ def request_bytes(body: bytes, path: str = "/generate", *headers: str) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
+def run_command(*command: str) -> subprocess.CompletedProcess[str]:
+    """Until it ends by itself, with the interpreter of the tests as `python`."""
+    env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
 def events(response: httpx.Response) -> Iterator[dict | str]:
     """Of a stream: each event's JSON, and "[DONE]"."""
     for line in response.iter_lines():
