@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from model.kernels.arguments import Rows, floats, ids
 from model.kernels.interface import Pairs
+from model.kernels.tape import Tape
 
 PAIRS: Mapping[Pairs, int] = {"halves": 0, "neighbours": 1}  # jobs.hpp: Pairs
 
@@ -27,12 +27,9 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
 class NativeRowwise:
     """A part of NativeKernels, which opens the library."""
 
-    _library: ctypes.CDLL
+    _library: ctypes.CDLL | Tape
     _context: int
-
-    def _new(self, *shape: int) -> Tensor:
-        """What a kernel of a step writes to."""
-        return torch.empty(shape)
+    _new: Callable[..., Tensor]  # shape -> what a kernel of a step writes to
 
     def write(self, keys: Tensor, values: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
         k, v = k.contiguous(), v.contiguous()
