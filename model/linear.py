@@ -15,6 +15,7 @@ class Linear:
     bias: Tensor | None  # (O,), float32
     kernels: Kernels
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (N,C) float32 -> (N,O) float32, computed in float32 whatever is stored."""
-        return self.kernels.linear(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """x (N,C) -> (N,O), added to `onto`; float32, whatever is stored."""
+        out = self.kernels.linear(x, self.weight, self.bias)
+        return out if onto is None else self.kernels.add(out, onto)

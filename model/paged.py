@@ -64,6 +64,6 @@ class PagedMemory:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """q (N,H,D), k and v (N,K,D) -> (N,H,D)."""
-        self.pool.write(layer, self.batch.slots, k, v)
         keys, values = self.pool.keys[layer], self.pool.values[layer]
+        self.kernels.write(keys, values, self.batch.slots, k, v)
         return self.kernels.attend(q, keys, values, self.batch.spans, scoring)

@@ -18,6 +18,7 @@ from model.families import FAMILIES
 from model.kernels import Kernels, choose
 from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
+from model.program import record
 from model.step import Report, Row, Sampled, Score
 from model.transformer import Transformer
 from weights.checkpoint import Checkpoint
@@ -53,6 +54,7 @@ class Runner:
         self.page_size, self.num_pages = pool.page_size, pool.num_pages
         self.vocab_size = transformer.embedding.vocab_size
         self.kernels, self._kernels = transformer.kernels.name, transformer.kernels
+        self._program = record(transformer, pool)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> list[Sampled]:
@@ -63,9 +65,8 @@ class Runner:
         for their next owner.
         """
         batch = plan(rows, self.page_size)
-        memory = PagedMemory(self.pool, batch, self._kernels)
         self._copy_pages(rows)
-        hidden = self.transformer.forward(batch.tokens, batch.positions, memory)
+        hidden = self.forward(batch)
         if not bool(hidden.isfinite().all()):
             self.pool.clear(batch.slots // self.page_size)
             raise FloatingPointError("the model's hidden states are not finite")
@@ -75,6 +76,14 @@ class Runner:
             self._sampled(row, last.get(r), hidden[first:])
             for r, (row, first) in enumerate(zip(rows, batch.firsts, strict=True))
         ]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """-> (N,C), normed and ready for `embedding.logits`."""
+        x = self.transformer.enter(batch.tokens, batch.positions)
+        turned = self.transformer.angles(batch.positions)
+        if self._program is not None:
+            return self._program.run(x, turned, batch)
+        return self.transformer.run(x, turned, PagedMemory(self.pool, batch, self._kernels))
 
     def _copy_pages(self, rows: Sequence[Row]) -> None:
         """In the order of the rows: a page may be copied from, and then be a later row's own."""

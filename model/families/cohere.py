@@ -17,8 +17,7 @@ from model.families.pieces import (
     layer_norm,
     rope_scale,
 )
-from model.rope import rotate_neighbours
-from model.transformer import Attention, HeadNorm, ParallelBlock, Transformer
+from model.transformer import Attention, ParallelBlock, Transformer
 from weights.checkpoint import ModelConfig
 
 
@@ -44,8 +43,8 @@ def _block(config: ModelConfig, parts: Parts, layer: int) -> ParallelBlock:
 
 def _attention(config: ModelConfig, parts: Parts, layer: int) -> Attention:
     at = f"model.layers.{layer}.self_attn"
-    plain = replace(attention(config, parts, layer, at, "o_proj"), rotate=rotate_neighbours)
+    plain = replace(attention(config, parts, layer, at, "o_proj"), pairs="neighbours")
     if not config.has_qk_norm:
         return plain
-    q, k = (HeadNorm(parts.vector(f"{at}.{x}_norm.weight"), config.norm_eps) for x in "qk")
+    q, k = (layer_norm(config, parts, f"{at}.{x}_norm") for x in "qk")
     return replace(plain, q_norm=q, k_norm=k)

@@ -26,7 +26,7 @@ def build(config: ModelConfig, parts: Parts) -> Transformer:
 
 
 def _norm(config: ModelConfig, parts: Parts, name: str) -> RMSNorm:
-    return RMSNorm(1.0 + parts.vector(f"{name}.weight"), config.norm_eps)
+    return RMSNorm(1.0 + parts.vector(f"{name}.weight"), config.norm_eps, parts.kernels)
 
 
 def _block(config: ModelConfig, parts: Parts, layer: int) -> Block:

@@ -33,7 +33,9 @@ def _attention(config: ModelConfig, parts: Parts, layer: int, at: str) -> Attent
     fused = FusedQKV(linear(parts, f"{at}.Wqkv"), (width, width, width))
     return Attention(
         layer=layer,
-        qkv=fused if config.qkv_limit is None else ClippedQKV(fused, config.qkv_limit),
+        qkv=fused
+        if config.qkv_limit is None
+        else ClippedQKV(fused, config.qkv_limit, parts.kernels),
         output=linear(parts, f"{at}.out_proj"),
         head_dim=config.head_dim,
         scoring=scoring(config, layer),

@@ -30,7 +30,7 @@ from weights.checkpoint import ModelConfig
 
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
-    norm = LayerNorm(torch.ones(config.hidden_size), None, config.norm_eps)
+    norm = LayerNorm(torch.ones(config.hidden_size), None, config.norm_eps, parts.kernels)
     return Transformer(
         embedding=embedding(config, parts, "model.embed_tokens"),
         blocks=[_block(config, parts, layer, norm) for layer in range(config.num_layers)],
@@ -56,16 +56,18 @@ def _block(config: ModelConfig, parts: Parts, layer: int, norm: LayerNorm) -> Bl
     at = f"model.layers.{layer}"
     return Block(
         attention_norm=norm,
-        attention=_clipped(config, attention(config, parts, layer, f"{at}.self_attn", "o_proj")),
+        attention=_clipped(
+            config, parts, attention(config, parts, layer, f"{at}.self_attn", "o_proj")
+        ),
         mlp_norm=norm,
         mlp=gated_mlp(config, parts, f"{at}.mlp"),
     )
 
 
-def _clipped(config: ModelConfig, plain: Attention) -> Attention:
+def _clipped(config: ModelConfig, parts: Parts, plain: Attention) -> Attention:
     if config.qkv_limit is None:
         return plain
-    return replace(plain, qkv=ClippedQKV(plain.qkv, config.qkv_limit))
+    return replace(plain, qkv=ClippedQKV(plain.qkv, config.qkv_limit, parts.kernels))
 
 
 def _second_block(config: ModelConfig, parts: Parts, layer: int) -> Block:

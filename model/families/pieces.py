@@ -45,11 +45,11 @@ def branch_end(config: ModelConfig, layer: Linear) -> Linear | Scaled:
 
 def layer_norm(config: ModelConfig, parts: Parts, name: str) -> LayerNorm:
     bias = parts.vector(f"{name}.bias") if f"{name}.bias" in parts.tensors else None
-    return LayerNorm(parts.vector(f"{name}.weight"), bias, config.norm_eps)
+    return LayerNorm(parts.vector(f"{name}.weight"), bias, config.norm_eps, parts.kernels)
 
 
 def rms_norm(config: ModelConfig, parts: Parts, name: str) -> RMSNorm:
-    return RMSNorm(parts.vector(f"{name}.weight"), config.norm_eps)
+    return RMSNorm(parts.vector(f"{name}.weight"), config.norm_eps, parts.kernels)
 
 
 def frequencies(config: ModelConfig) -> dict[LayerType, torch.Tensor]:

@@ -18,7 +18,7 @@ from model.families.pieces import (
     layer_norm,
     rope_scale,
 )
-from model.transformer import Attention, Block, HeadNorm, ParallelBlock, Transformer
+from model.transformer import Attention, Block, LayerNorm, ParallelBlock, Transformer
 from weights.checkpoint import ModelConfig
 
 
@@ -63,6 +63,6 @@ def _attention(config: ModelConfig, parts: Parts, layer: int) -> Attention:
     return replace(plain, q_norm=q, k_norm=k)
 
 
-def _head_norm(config: ModelConfig, parts: Parts, name: str, num_heads: int) -> HeadNorm:
+def _head_norm(config: ModelConfig, parts: Parts, name: str, num_heads: int) -> LayerNorm:
     weights = [parts.vector(f"{name}.norms.{head}.weight") for head in range(num_heads)]
-    return HeadNorm(torch.stack(weights), config.norm_eps)
+    return LayerNorm(torch.stack(weights), None, config.norm_eps, parts.kernels)

@@ -16,6 +16,7 @@ from torch import Tensor
 from model.attention import Scoring
 
 Gate = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Pairs = Literal["halves", "neighbours"]  # which of a head's R places turn together
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,54 @@ class Kernels(Protocol):
         """
         q (N,H,D), keys and values (P,page_size,K,D) -> (N,H,D). A token sees its row's keys up to
         itself, `scoring.window` of them at most.
+        """
+        ...
+
+    def write(self, keys: Tensor, values: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """
+        keys and values (P,page_size,K,D) at slots (N,) = page * page_size + offset become k and v
+        (N,K,D).
+        """
+        ...
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, onto: Tensor | None = None) -> Tensor:
+        """x (...,W), weight (W,) -> x / sqrt(mean(x^2) + eps) * weight + onto."""
+        ...
+
+    def layer_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        onto: Tensor | None = None,
+    ) -> Tensor:
+        """
+        x (N,W) with weight (W,), or x (N,H,W) with one for each head (H,W); bias (W,) ->
+        (x - mean) / sqrt(variance + eps) * weight + bias + onto.
+        """
+        ...
+
+    def add(self, x: Tensor, onto: Tensor | None, by: float = 1.0) -> Tensor:
+        """-> x * by + onto. May overwrite x."""
+        ...
+
+    def clamp(self, limit: float, x: Tensor) -> Tensor:
+        """-> x, where it leaves [-limit, limit] the nearer end. May overwrite x."""
+        ...
+
+    def columns(self, x: Tensor, first: int, width: int, step: int = 0, count: int = 1) -> Tensor:
+        """
+        x (N,W) -> (N,count*width): columns first + i * step .. + width, i below count.
+
+        Of rows q q k v, q q k v, heads two wide, columns(x, 0, 4, 8, 2) are the queries.
+        """
+        ...
+
+    def rotate(self, cosines: Tensor, sines: Tensor, pairs: Pairs, x: Tensor) -> Tensor:
+        """
+        cosines and sines (N,1,R/2), x (N,H,D) -> (N,H,D): the first R of D turn, the rest pass. May
+        overwrite x.
         """
         ...
 

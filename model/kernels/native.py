@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -18,27 +19,36 @@ import torch
 from torch import Tensor
 
 from model.attention import Scoring
+from model.kernels import native_rowwise
+from model.kernels.arguments import PerStep, Rows
+from model.kernels.arguments import floats as _floats
+from model.kernels.arguments import ids as _ids
 from model.kernels.interface import Draw, Gate, Spans
+from model.kernels.native_rowwise import NativeRowwise
+from model.kernels.tape import Call, NotRecordable, Tape
 
 MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
 GATES: Mapping[Gate, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}  # jobs.hpp: Gate
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
-SIGNATURES: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
+SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "open": (_P, (ctypes.c_char_p, _I)),
     "close": (None, (_P,)),
     "name": (ctypes.c_char_p, (_P,)),
-    "linear": (None, (_P, _P, _P, _I, _P, _P, _L, _L, _L)),
-    "attend": (None, (_P, _P, _P, _P, _P, _P, _L, _P, _L, _L, _L, _L, _P, _F, _L, _F)),
+    "linear": (None, (_P, _P, _P, _I, _P, _P, Rows, _L, _L)),
+    "attend": (None, (_P, _P, _P, _P, _P, _P, PerStep, _P, _L, _L, _L, _L, _P, _F, _L, _F)),
     "log_sum_exp": (None, (_P, _P, _P, _P, _L, _L)),
     "entropy": (None, (_P, _P, _P, _L, _L)),
     "ranks": (None, (_P, _P, _P, _P, _P, _L, _L)),
     "top": (None, (_P, _P, _P, _L, _L, _L)),
     "choose": (None, (_P, _P, _P, _P, _P, _L, _L)),
-    "gate": (None, (_P, _I, _P, _P, _L)),
+    "gate": (None, (_P, _I, _P, _P, Rows)),
     "cap": (None, (_P, _F, _P, _L)),
+    "played": (_P, (ctypes.c_char_p,)),
+    "play": (None, (_P, _P, _L, _L, _P, _P)),
 }
+ALL_SIGNATURES = SIGNATURES | native_rowwise.SIGNATURES
 
 
 def _load() -> ctypes.CDLL:
@@ -48,30 +58,59 @@ def _load() -> ctypes.CDLL:
     if not built:
         raise FileNotFoundError("they were not built: the installation found no C++17 compiler")
     library = ctypes.CDLL(str(built[0]))
-    for name, (result, arguments) in SIGNATURES.items():
+    for name, (result, arguments) in ALL_SIGNATURES.items():
         function = getattr(library, f"tiedlm_{name}")
         function.restype, function.argtypes = result, arguments
     return library
 
 
-class NativeKernels:
+class NativeKernels(NativeRowwise):
+    signatures = ALL_SIGNATURES
+
     def __init__(self, threads: int, instruction_set: str = "") -> None:
         """instruction_set: one of INSTRUCTION_SETS, "" for the best. OSError: not to be had."""
         library = _load()
         context = library.tiedlm_open(instruction_set.encode(), threads)
         if context is None:
             raise OSError(f"this processor has no {instruction_set}")
-        self._library, self._context = library, context
+        self._library, self._context, self._new = library, context, torch.empty
         self.name: str = library.tiedlm_name(context).decode()
         # Not at exit, when another thread may be inside; the process ends its threads anyway.
         weakref.finalize(self, library.tiedlm_close, context).atexit = False
+
+    @contextmanager
+    def write_on(self, tape: Tape) -> Iterator[None]:
+        """Meanwhile calls are noted, not made: what they are to write stays as it is."""
+        library = self._library
+        self._library, self._new = tape, tape.new
+        try:
+            yield
+        finally:
+            self._library, self._new = library, torch.empty
+
+    def played(self, name: str) -> int:
+        """-> Call.function for a function's name."""
+        function: int | None = self._library.tiedlm_played(name.encode())
+        if function is None:
+            raise NotRecordable(f"csrc/program.cpp does not list {name}")
+        return function
+
+    def play(
+        self,
+        calls: ctypes.Array[Call],
+        num_tokens: int,
+        arena: int,
+        bound: ctypes.Array[ctypes.c_int64],
+    ) -> None:
+        """arena: an address that every ARENA argument is told from; bound: the BOUND ones."""
+        self._library.tiedlm_play(self._context, calls, len(calls), num_tokens, arena, bound)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x.contiguous()
         (num_rows, width), num_outputs = x.shape, weight.shape[0]
         assert weight.shape[1] == width
         assert weight.is_contiguous()
-        out = torch.empty(num_rows, num_outputs)
+        out = self._new(num_rows, num_outputs)
         self._library.tiedlm_linear(
             self._context,
             _floats(x),
@@ -94,7 +133,7 @@ class NativeKernels:
         scoring: Scoring,
     ) -> Tensor:
         q, slopes = q.contiguous(), scoring.slopes
-        out = torch.empty_like(q)
+        out = self._new(*q.shape)
         _, page_size, num_kv_heads, head_dim = keys.shape
         assert keys.shape == values.shape
         assert q.shape[2] == head_dim
@@ -199,15 +238,3 @@ class NativeKernels:
             *logits.shape,
         )
         return tokens, shown
-
-
-def _floats(x: Tensor) -> int:
-    assert x.dtype == torch.float32
-    assert x.is_contiguous()
-    return x.data_ptr()
-
-
-def _ids(x: Tensor) -> int:
-    assert x.dtype == torch.int64
-    assert x.is_contiguous()
-    return x.data_ptr()

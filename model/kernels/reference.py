@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.attention import Scoring, attend, attend_fused
-from model.kernels.interface import Draw, Gate, Spans
+from model.kernels.interface import Draw, Gate, Pairs, Spans
 from model.kernels.reference_sampling import pick, scale, truncate
+from model.rope import rotate, rotate_neighbours
 
 BLOCK_BYTES = 1 << 20  # of float32: half of a usual second-level cache
 
@@ -56,6 +57,38 @@ class TorchKernels:
             tokens = slice(first, first + count)
             out[tokens] = attended(q[None, tokens], k, v, positions, scoring)[0]
         return out
+
+    def write(self, keys: Tensor, values: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        keys.flatten(0, 1).index_copy_(0, slots, k)
+        values.flatten(0, 1).index_copy_(0, slots, v)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, onto: Tensor | None = None) -> Tensor:
+        return _sum(F.rms_norm(x, weight.shape, weight, eps), onto)
+
+    def layer_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        onto: Tensor | None = None,
+    ) -> Tensor:
+        normed = F.layer_norm(x, weight.shape[-1:], eps=eps).mul_(weight)
+        return _sum(normed if bias is None else normed.add_(bias), onto)
+
+    def add(self, x: Tensor, onto: Tensor | None, by: float = 1.0) -> Tensor:
+        return _sum(x if by == 1.0 else x.mul_(by), onto)
+
+    def clamp(self, limit: float, x: Tensor) -> Tensor:
+        return x.clamp_(-limit, limit)
+
+    def columns(self, x: Tensor, first: int, width: int, step: int = 0, count: int = 1) -> Tensor:
+        starts = range(first, first + count * step, step) if step else [first]
+        return torch.cat([x[:, start : start + width] for start in starts], dim=-1)
+
+    def rotate(self, cosines: Tensor, sines: Tensor, pairs: Pairs, x: Tensor) -> Tensor:
+        turned = rotate if pairs == "halves" else rotate_neighbours
+        return turned(x, cosines, sines)
 
     def gate(self, kind: Gate, x: Tensor, up: Tensor | None) -> Tensor:
         return GATES[kind](x) if up is None else GATES[kind](x).mul_(up)
@@ -101,6 +134,10 @@ class TorchKernels:
             for row, draw in zip(shown, draws, strict=True)
         ]
         return torch.tensor(tokens), torch.stack(shown) if has_processed else None
+
+
+def _sum(x: Tensor, onto: Tensor | None) -> Tensor:
+    return x if onto is None else x.add_(onto)
 
 
 def _widened(x: Tensor, weight: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "context.hpp"
+#include "entries.hpp"
 
 using namespace tiedlm;
 
