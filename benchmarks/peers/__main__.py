@@ -64,6 +64,9 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
+MANY = ("sixteen_streams", "shared_prefix")  # the others have a server with one slot, if they like
+
+
 def compare(ours: Contender, theirs: Contender, names: Sequence[str], pairs: int) -> dict:
     """-> name of a measure: ours over theirs, and what the two were."""
     found = {}
@@ -86,15 +89,17 @@ def compare(ours: Contender, theirs: Contender, names: Sequence[str], pairs: int
     return found
 
 
-def contenders(folder: Path, threads: int) -> Sequence[tuple[Contender, Sequence[Contender]]]:
-    """Ours, and whom it is compared with."""
+def contenders(
+    folder: Path, threads: int, slots: int
+) -> Sequence[tuple[Contender, Sequence[Contender]]]:
+    """Ours, and whom it is compared with. slots: sequences that llama.cpp divides its cache for."""
 
     def ours(precision: str) -> Ours:
         flags = ("--max-batch", str(STREAMS), "--kv-cache-tokens", str(CACHE_TOKENS))
         return Ours(MODEL, precision, threads, *flags, "--speculation", "off")
 
     def llama(name: str) -> LlamaCpp:
-        return LlamaCpp(name, folder / "llama/bin", folder / f"{name}.gguf", threads, STREAMS)
+        return LlamaCpp(name, folder / "llama/bin", folder / f"{name}.gguf", threads, slots)
 
     def openvino(name: str) -> OpenVINO:
         return OpenVINO(name, folder / "openvino/bin/python", folder / f"ov-{name}", threads)
@@ -105,6 +110,17 @@ def contenders(folder: Path, threads: int) -> Sequence[tuple[Contender, Sequence
     ]
 
 
+def side_by_side(ours: Contender, theirs: Contender, names: Sequence[str], pairs: int) -> dict:
+    with ExitStack() as running:
+        for side in (ours, theirs):
+            running.enter_context(side)
+        table = compare(ours, theirs, names, pairs)
+        for side, key in ((ours, "ours"), (theirs, "theirs")):
+            table[f"ready_s_{key}"] = round(side.ready_seconds, 2)
+            table[f"resident_mb_{key}"] = side.resident_bytes() >> 20
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -112,19 +128,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(MEASURES), choices=list(MEASURES))
     parser.add_argument("--against", nargs="*", help="names of peers, such as 'llama.cpp q4_1'")
     options = parser.parse_args()
-    result: dict = {}
-    for ours, all_peers in contenders(options.folder, os.cpu_count() or 1):
-        for theirs in all_peers:
-            if options.against and theirs.name not in options.against:
-                continue
-            with ExitStack() as running:
-                for side in (ours, theirs):
-                    running.enter_context(side)
-                table = compare(ours, theirs, options.only, options.pairs)
-                for side, key in ((ours, "ours"), (theirs, "theirs")):
-                    table[f"ready_s_{key}"] = round(side.ready_seconds, 2)
-                    table[f"resident_mb_{key}"] = side.resident_bytes() >> 20
-            result[f"{ours.name} over {theirs.name}"] = table
+    result: dict[str, dict] = {}
+    for slots in (1, STREAMS):
+        names = [name for name in options.only if (name in MANY) == (slots > 1)]
+        for ours, all_peers in contenders(options.folder, os.cpu_count() or 1, slots):
+            for theirs in all_peers:
+                if names and (not options.against or theirs.name in options.against):
+                    table = side_by_side(ours, theirs, names, options.pairs)
+                    result.setdefault(f"{ours.name} over {theirs.name}", {}).update(table)
     print(json.dumps(result))
 
 
