@@ -26,6 +26,7 @@ from weights.checkpoint import LayerType
 Activation = Callable[[Tensor, Tensor | None], Tensor]  # x and up -> f(x) * up, or f(x)
 Angles = Mapping[LayerType, tuple[Tensor, Tensor]]  # cosines and sines, (N,1,D/2) each
 Rotations = Mapping[LayerType, Callable[[Pairs, Tensor], Tensor]]  # of (N,H,D) by position
+QKV = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # (N,C) -> (N,H*D), (N,K*D), (N,K*D)
 
 
 class Memory(Protocol):
@@ -75,7 +76,7 @@ Norm = RMSNorm | LayerNorm
 @dataclass(frozen=True, slots=True)
 class Attention:
     layer: int
-    qkv: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # (N,C) -> (N,H*D), (N,K*D), (N,K*D)
+    qkv: QKV
     output: Linear | Scaled
     head_dim: int
     scoring: Scoring
@@ -135,7 +136,7 @@ class GroupedQKV:
 
 @dataclass(frozen=True, slots=True)
 class ClippedQKV:
-    qkv: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    qkv: QKV
     limit: float
     kernels: Kernels
 

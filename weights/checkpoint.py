@@ -69,6 +69,7 @@ class ModelConfig:
     ropes: Mapping[LayerType, Rope] = field(default_factory=dict)  # empty: none are rotated
     long_context: int | None = None  # max_position_embeddings, were ropes' long_factors used
     alibi_max_bias: float | None = None  # heads' slopes are 2 to (-this * i / num_heads)
+    is_alibi_coarse: bool = False  # rounded to bfloat16 position by position: see model/alibi.py
     block_order: BlockOrder = "pre_norm"
     num_parallel_norms: int = 1  # of a "parallel" block
     embedding_size: int | None = None  # of a tied matrix narrower than hidden_size

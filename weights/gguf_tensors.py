@@ -198,17 +198,35 @@ def canonical(
     head_dim: int = 0,
 ) -> dict[str, Stored]:
     """Under the family's names; a name it does not have stays, and is refused later."""
-    found = {}
+    found: dict[str, Stored] = {}
     for name, info in tensors.items():
         place, change = _named(name, names)
         groups = heads.get(change, 1)
-        found[place] = Stored(info, change, groups, head_dim)
         if len(info.shape) > 2:
             raise CheckpointError(f"{name} has shape {info.shape}; a matrix or a vector is needed.")
-        step = groups * head_dim if change == "grouped" else 2 * groups
-        if change in heads and info.shape[0] % step:
+        if not _divides(info.shape[0], change, groups, head_dim):
             raise CheckpointError(f"{name} has {info.shape[0]} rows for {groups} heads.")
+        if change == "stacked":
+            rows = enumerate(_rows_apart(info))
+            found |= {place.format(row): Stored(part, "none", 1) for row, part in rows}
+        else:
+            found[place] = Stored(info, change, groups, head_dim)
     return found
+
+
+def _divides(num_rows: int, change: Change, groups: int, head_dim: int) -> bool:
+    if change in ("rotary_q", "rotary_k"):
+        return num_rows % (2 * groups) == 0
+    if change == "grouped":
+        return num_rows % (groups * head_dim) == 0
+    return change != "stacked" or num_rows <= groups  # keys may have fewer heads
+
+
+def _rows_apart(info: TensorInfo) -> Iterator[TensorInfo]:
+    num_bytes = info.num_bytes // info.shape[0]
+    for row in range(info.shape[0]):
+        at = info.offset + row * num_bytes
+        yield TensorInfo(info.shape[1:] or (1,), info.kind, at, num_bytes)
 
 
 def _named(name: str, names: GgufNames) -> tuple[str, Change]:

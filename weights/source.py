@@ -40,6 +40,10 @@ class Tensors(Mapping[str, Tensor]):
             raise KeyError(name)
         return self._source.read(name)
 
+    def __contains__(self, name: object) -> bool:
+        """Without a read, which Mapping's own would make."""
+        return name in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

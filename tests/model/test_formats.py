@@ -29,9 +29,9 @@ UNSAYABLE = {
     "gpt2: narrow MLP, exact GELU",
     "qwen2: a window in its upper layers",
     "smollm3: layers without positions as listed",
-    "stablelm: parallel, normed heads, biases",
     "mpt: queries, keys and values cut",
     "falcon: a key-value head for each query head, MLP behind",
+    "falcon: ALiBi",
 }
 # Widths that blocks of 256 divide; small in all else.
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}

@@ -95,11 +95,12 @@ void tiedlm_linear(void* handle, const float* x, const void* weight, int matrix,
 void tiedlm_attend(void* handle, const float* q, const float* keys, const float* values, float* out,
                    const int64_t* rows, int64_t num_rows, const int64_t* pages, int64_t num_heads,
                    int64_t num_kv_heads, int64_t head_dim, int64_t page_size,
-                   const float* slopes, float scale, int64_t window, float cap) {
+                   const float* slopes, int is_coarse, float scale, int64_t window, float cap) {
     Context& context = *static_cast<Context*>(handle);
     const Kernels& kernels = context.kernels;
-    const Attention job{q,        keys,      values, out,   pages,  num_heads, num_kv_heads,
-                        head_dim, page_size, slopes, scale, window, cap};
+    const Attention job{q,         keys,         values,   out,       pages,
+                        num_heads, num_kv_heads, head_dim, page_size, slopes,
+                        is_coarse != 0, scale,   window,   cap};
     const std::vector<Item> items = cut(job, rows, num_rows, kernels.rows);
     run(context, int64_t(items.size()), operations(job, items), [&](int64_t i) {
         static thread_local std::vector<float> scratch;

@@ -9,7 +9,7 @@ void tiedlm_linear(void* handle, const float* x, const void* weight, int matrix,
 void tiedlm_attend(void* handle, const float* q, const float* keys, const float* values, float* out,
                    const int64_t* rows, int64_t num_rows, const int64_t* pages, int64_t num_heads,
                    int64_t num_kv_heads, int64_t head_dim, int64_t page_size, const float* slopes,
-                   float scale, int64_t window, float cap);
+                   int is_coarse, float scale, int64_t window, float cap);
 void tiedlm_gate(void* handle, int gate, float* gated, const float* up, int64_t size);
 void tiedlm_normalize(void* handle, int has_mean, const float* x, const float* weight,
                       int64_t num_weights, const float* bias, const float* onto, float eps,

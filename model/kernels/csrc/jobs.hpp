@@ -34,6 +34,7 @@ struct Attention {
     const int64_t* pages;
     int64_t num_heads, num_kv_heads, head_dim, page_size;
     const float* slopes;  // (H,), times its distance a key's score is lessened; null: nothing
+    bool is_coarse;       // by Falcon's rounded biases instead: see coarse_bias
     float scale;
     int64_t window;  // keys a query may see, itself included; 0: all before it
     float cap;       // no score leaves (-cap, cap); 0: no cap
