@@ -22,7 +22,6 @@ COPY model /src/model
 COPY weights /src/weights
 # Without its kernels it would serve, slower and with other bits: here the build fails instead.
 RUN pip install --quiet --no-cache-dir /src \
-    && pip uninstall --quiet --yes setuptools \
     && python -c "from model.kernels.native import NativeKernels; NativeKernels(1)"
 # Tests, headers and stubs that nothing imports, 200 MB of them. torch looks for its shm manager
 # when it is imported. What is left must still load.

@@ -56,7 +56,8 @@ bench-peers: $(VENV)/.installed  ## beside llama.cpp and OpenVINO GenAI, built i
 	PYTHON=$(BIN)/python benchmarks/peers/build.sh $(PEERS)
 	$(BIN)/python -m benchmarks.peers $(PEERS)
 
-soak: $(VENV)/.installed  ## ten minutes of mixed load; fails on a 5xx, growth or a changed answer
+soak: $(VENV)/.installed  ## ten minutes of mixed load, then overload; fails on a 5xx, growth, a changed answer
+	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.soak
 
 image:  ## the image, by Docker or ENGINE=podman

@@ -73,9 +73,10 @@ def test_it_talks_constrained_and_by_template(container):
     """Grammars and templates run in child processes, which need neither network nor a folder."""
     messages = [{"role": "user", "content": "Say yes or no."}]
     body = {"messages": messages, "max_tokens": 4, "temperature": 0, "seed": 1}
-    form = {"type": "regex", "regex": "(yes|no)"}
+    schema = {"name": "answer", "schema": {"enum": ["yes", "no"]}}
+    form = {"type": "json_schema", "json_schema": schema}
     answer = json.loads(container.ask("/v1/chat/completions", body | {"response_format": form}))
-    assert answer["choices"][0]["message"]["content"] in ("yes", "no")
+    assert json.loads(answer["choices"][0]["message"]["content"]) in ("yes", "no")
 
 
 def test_its_kernels_were_compiled_and_no_compiler_is_left(container):
