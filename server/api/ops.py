@@ -103,7 +103,7 @@ async def props(service: CurrentService, model: CurrentModel) -> Response:
             "kernels": model.kernels,
             "model_sha256": model.sha256,
             "tie": tie,
-            "limits": service.limits(model) | FIXED_LIMITS,
+            "limits": {**service.limits(model), **FIXED_LIMITS},
         }
     )
 

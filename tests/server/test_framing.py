@@ -1,5 +1,7 @@
 """Chunks, read in pieces of any size: as they are meant, or not at all."""
 
+from itertools import pairwise
+
 import h11
 import pytest
 from hypothesis import given
@@ -10,6 +12,10 @@ from server.framing import MAX_CHUNKS, MAX_SIZE_LINE, StrictConnection
 HEAD = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 EXTENSIONS = st.sampled_from([b"", b";a", b";a=b", b' ; a="b c"', b"  "])
 TRAILERS = st.sampled_from([b"", b"X: y\r\n", b"Content-Length: 5\r\nHost: a\r\n"])
+FIELDS = st.sampled_from([b"Host: a", b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+PIECES = FIELDS | st.sampled_from(
+    [b"GET / HTTP/1.1", b"POST", b" ", b":", b"\r\n", b"\n", b"\t", b"\0"]
+)
 
 
 def connection(max_body_bytes=10**6):
@@ -19,7 +25,7 @@ def connection(max_body_bytes=10**6):
 def read(made, wire, cuts=()):
     """The body, all of it, of a request that arrives cut into these pieces; None while not all."""
     body, places = b"", [0, *sorted(cuts), len(wire)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         if start == end:
             continue
         made.receive_data(wire[start:end])
@@ -108,8 +114,7 @@ def test_any_bytes_after_a_head_are_a_body_or_refused_and_nothing_else_is_raised
         assert made.refusal is not None
 
 
-@given(st.lists(st.sampled_from([b"GET", b" ", b"/", b"HTTP/1.1", b"\r\n", b"\n", b"Host: a", b":",
-    b"Content-Length", b"5", b"\t", b"\x00", b"Transfer-Encoding: chunked"]), max_size=20))  # fmt: skip
+@given(st.lists(PIECES, max_size=20))
 def test_any_head_is_read_or_refused_and_nothing_else_is_raised(pieces):
     made = connection()
     try:
