@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from model.kernels import NativeKernels
-from model.kernels.arguments import floats
 from model.kernels.tape import ARENA, BOUND, LINE, Call, Note, NotRecordable, Tape, encode, place
 from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
 from model.step import Row
-from model.transformer import Angles, Transformer
+from model.transformer import Transformer
+
+RESULT = 6  # the place of its address in what a step brings: see _inputs
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +40,19 @@ class Recording:
 class Program:
     """Transformer.run over the pages of one pool, for any number of tokens."""
 
-    def __init__(self, recording: Recording, num_inputs: int, kernels: NativeKernels) -> None:
-        """num_inputs: of `_inputs`; behind them come the number of rows and the result."""
-        notes = [_bind(note, recording.result, num_inputs + 1) for note in recording.notes]
+    def __init__(self, recording: Recording, kernels: NativeKernels) -> None:
+        notes = [_bind(note, recording.result, RESULT) for note in recording.notes]
         starts, self._row_bytes = place(notes, recording.row_bytes)
         functions = {name: kernels.played(name) for name in {note.function for note in notes}}
         self._calls: ctypes.Array[Call] = encode(notes, starts, functions)
         self._width, self._kernels = recording.width, kernels
         self._arena = torch.empty(0, dtype=torch.uint8)
 
-    def run(self, x: Tensor, turned: Angles, batch: Batch) -> Tensor:
+    def run(self, x: Tensor, batch: Batch) -> Tensor:
         """x (N,C) from Transformer.enter -> (N,C), what Transformer.run would be."""
         out = torch.empty(len(x), self._width)
-        addresses = [
-            each.data_ptr() if each.dtype == torch.int64 else floats(each)
-            for each in _inputs(x, turned, batch)
-        ]
+        assert x.is_contiguous()
+        addresses = [each.data_ptr() for each in _inputs(x, batch)]
         bound = [*addresses, len(batch.spans.rows), out.data_ptr()]
         arena = self._arena_for(len(x))
         self._kernels.play(self._calls, len(x), arena, (ctypes.c_int64 * len(bound))(*bound))
@@ -77,7 +75,7 @@ def record(transformer: Transformer, pool: KVPool) -> Program | None:
         one, two = (_write_down(transformer, pool, kernels, count) for count in (1, 2))
         if one != two:
             raise NotRecordable("its calls depend on the number of tokens")
-        return Program(one, 4 + 2 * len(transformer.frequencies), kernels)
+        return Program(one, kernels)
     except NotRecordable as error:
         log.warning("every step runs in Python, more slowly: %s", error)
         return None
@@ -89,19 +87,17 @@ def _write_down(
 ) -> Recording:
     batch = plan([Row([0] * num_tokens, 0, [0])], pool.page_size)
     x = transformer.enter(batch.tokens, batch.positions)
-    turned = transformer.angles(batch.positions)
     caches = {each.data_ptr(): each.nbytes for each in (pool.keys, pool.values)}
     constants = {**transformer.storages(), **caches}
-    tape = Tape(kernels.signatures, constants, _inputs(x, turned, batch), num_tokens)
+    tape = Tape(kernels.signatures, constants, _inputs(x, batch), num_tokens)
     with kernels.write_on(tape):
-        out = transformer.run(x, turned, PagedMemory(pool, batch, kernels))
+        out = transformer.run(x, batch.positions, PagedMemory(pool, batch, kernels))
     return Recording(tape.notes, tape.row_bytes, tape.buffer_of(out), out.shape[1])
 
 
-def _inputs(x: Tensor, turned: Angles, batch: Batch) -> Sequence[Tensor]:
-    """What each step brings, in the order of its places in a recorded call."""
-    pairs = [each for pair in turned.values() for each in pair]
-    return [x, batch.slots, batch.spans.rows, batch.spans.pages, *pairs]
+def _inputs(x: Tensor, batch: Batch) -> Sequence[Tensor]:
+    """What each step brings; behind it, in a call's BOUND arguments, the number of rows, RESULT."""
+    return x, batch.positions, batch.slots, batch.spans.rows, batch.spans.pages
 
 
 def _bind(note: Note, buffer: int, place: int) -> Note:

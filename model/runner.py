@@ -67,7 +67,7 @@ class Runner:
         batch = plan(rows, self.page_size)
         self._copy_pages(rows)
         hidden = self.forward(batch)
-        if not bool(hidden.isfinite().all()):
+        if not self._kernels.is_finite(hidden):
             self.pool.clear(batch.slots // self.page_size)
             raise FloatingPointError("the model's hidden states are not finite")
         self._keep_hidden(batch, hidden)
@@ -80,10 +80,10 @@ class Runner:
     def forward(self, batch: Batch) -> Tensor:
         """-> (N,C), normed and ready for `embedding.logits`."""
         x = self.transformer.enter(batch.tokens, batch.positions)
-        turned = self.transformer.angles(batch.positions)
         if self._program is not None:
-            return self._program.run(x, turned, batch)
-        return self.transformer.run(x, turned, PagedMemory(self.pool, batch, self._kernels))
+            return self._program.run(x, batch)
+        memory = PagedMemory(self.pool, batch, self._kernels)
+        return self.transformer.run(x, batch.positions, memory)
 
     def _copy_pages(self, rows: Sequence[Row]) -> None:
         """In the order of the rows: a page may be copied from, and then be a later row's own."""
@@ -93,9 +93,9 @@ class Runner:
                 self.pool.copy(row.copied_from, row.pages[page], count)
 
     def _keep_hidden(self, batch: Batch, hidden: Tensor) -> None:
-        ends = (batch.slots % self.page_size == self.page_size - 1).nonzero().flatten()
-        if len(ends):
-            self.pool.keep_hidden(batch.slots[ends] // self.page_size, hidden[ends])
+        if batch.filled:
+            ends, pages = (torch.tensor(each) for each in zip(*batch.filled, strict=True))
+            self.pool.keep_hidden(pages, hidden[ends])
 
     def _answer_last(
         self, rows: Sequence[Row], batch: Batch, hidden: Tensor

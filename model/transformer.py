@@ -20,11 +20,9 @@ from model.attention import Scoring
 from model.embedding import TiedEmbedding
 from model.kernels import Kernels, Pairs
 from model.linear import Linear
-from model.rope import angles
 from weights.checkpoint import LayerType
 
 Activation = Callable[[Tensor, Tensor | None], Tensor]  # x and up -> f(x) * up, or f(x)
-Angles = Mapping[LayerType, tuple[Tensor, Tensor]]  # cosines and sines, (N,1,D/2) each
 Rotations = Mapping[LayerType, Callable[[Pairs, Tensor], Tensor]]  # of (N,H,D) by position
 QKV = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # (N,C) -> (N,H*D), (N,K*D), (N,K*D)
 
@@ -265,8 +263,7 @@ class Transformer:
 
     def forward(self, tokens: Tensor, positions: Tensor, memory: Memory) -> Tensor:
         """tokens and positions (N,) -> (N,C), normed and ready for `embedding.logits`."""
-        x = self.enter(tokens, positions)
-        return self.run(x, self.angles(positions), memory)
+        return self.run(self.enter(tokens, positions), positions, memory)
 
     def enter(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """tokens and positions (N,) -> (N,C): what the first block is given."""
@@ -275,15 +272,14 @@ class Transformer:
             x = self.entry(x)
         return x if self.positions is None else x + F.embedding(positions, self.positions)
 
-    def angles(self, positions: Tensor) -> Angles:
-        return {
-            kind: angles(positions, frequencies, self.rope_scale)
-            for kind, frequencies in self.frequencies.items()
+    def run(self, x: Tensor, positions: Tensor, memory: Memory) -> Tensor:
+        """x (N,C) from `enter`, positions (N,) -> (N,C): all blocks, and what ends the last."""
+        rope = {
+            kind: partial(
+                self.kernels.rotate, *self.kernels.angles(positions, each, self.rope_scale)
+            )
+            for kind, each in self.frequencies.items()
         }
-
-    def run(self, x: Tensor, turned: Angles, memory: Memory) -> Tensor:
-        """x (N,C) from `enter` -> (N,C) through all blocks."""
-        rope = {kind: partial(self.kernels.rotate, *pair) for kind, pair in turned.items()}
         for block in self.blocks:
             x = block(x, rope, memory)
         x = normed(self.final_norm, x)

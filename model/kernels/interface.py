@@ -105,6 +105,15 @@ class Kernels(Protocol):
         """
         ...
 
+    def angles(
+        self, positions: Tensor, frequencies: Tensor, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """
+        positions (N,), frequencies (R/2,), radians a position -> cosines and sines times scale,
+        each (N,1,R/2), one for all heads.
+        """
+        ...
+
     def rotate(self, cosines: Tensor, sines: Tensor, pairs: Pairs, x: Tensor) -> Tensor:
         """
         cosines and sines (N,1,R/2), x (N,H,D) -> (N,H,D): the first R of D turn, the rest pass. May
@@ -118,6 +127,10 @@ class Kernels(Protocol):
 
     def cap(self, limit: float, x: Tensor) -> Tensor:
         """x (N,V) -> limit * tanh(x / limit). May overwrite x."""
+        ...
+
+    def is_finite(self, x: Tensor) -> bool:
+        """Every element of it."""
         ...
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "add": (None, (_P, _P, _P, _F, Rows)),
     "clamp": (None, (_P, _F, _P, Rows)),
     "rotate": (None, (_P, _I, _P, _P, _P, Rows, _L, _L, _L)),
+    "angles": (None, (_P, _P, _P, _F, _P, _P, Rows, _L)),
+    "is_finite": (_I, (_P, _P, _L)),
     "columns": (None, (_P, _P, _P, Rows, _L, _L, _L, _L, _L)),
     "write": (None, (_P, _P, _P, _P, _P, _P, Rows, _L)),
 }
@@ -118,6 +120,26 @@ class NativeRowwise:
             count,
         )
         return out
+
+    def angles(
+        self, positions: Tensor, frequencies: Tensor, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        num_tokens, half = len(positions), len(frequencies)
+        cosines, sines = (self._new(num_tokens, 1, half) for _ in range(2))
+        self._library.tiedlm_angles(
+            self._context,
+            ids(positions),
+            floats(frequencies),
+            scale,
+            cosines.data_ptr(),
+            sines.data_ptr(),
+            num_tokens,
+            half,
+        )
+        return cosines, sines
+
+    def is_finite(self, x: Tensor) -> bool:
+        return bool(self._library.tiedlm_is_finite(self._context, floats(x), x.numel()))
 
     def rotate(self, cosines: Tensor, sines: Tensor, pairs: Pairs, x: Tensor) -> Tensor:
         """In place."""

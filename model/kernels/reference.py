@@ -16,7 +16,7 @@ from torch import Tensor
 from model.attention import Scoring, attend, attend_fused
 from model.kernels.interface import Draw, Gate, Pairs, Spans
 from model.kernels.reference_sampling import pick, scale, truncate
-from model.rope import rotate, rotate_neighbours
+from model.rope import angles, rotate, rotate_neighbours
 
 BLOCK_BYTES = 1 << 20  # of float32: half of a usual second-level cache
 
@@ -86,6 +86,11 @@ class TorchKernels:
         starts = range(first, first + count * step, step) if step else [first]
         return torch.cat([x[:, start : start + width] for start in starts], dim=-1)
 
+    def angles(
+        self, positions: Tensor, frequencies: Tensor, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        return angles(positions, frequencies, scale)
+
     def rotate(self, cosines: Tensor, sines: Tensor, pairs: Pairs, x: Tensor) -> Tensor:
         turned = rotate if pairs == "halves" else rotate_neighbours
         return turned(x, cosines, sines)
@@ -95,6 +100,9 @@ class TorchKernels:
 
     def cap(self, limit: float, x: Tensor) -> Tensor:
         return x.div_(limit).tanh_().mul_(limit)
+
+    def is_finite(self, x: Tensor) -> bool:
+        return bool(x.isfinite().all())
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:
         return logits.double().logsumexp(-1)

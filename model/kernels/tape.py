@@ -23,6 +23,7 @@ CONSTANT, ROWS, ARENA, BOUND = range(4)  # program.cpp: Kind
 MAX_ARGUMENTS = 16
 LINE = 64  # bytes; every buffer begins on a multiple of it
 
+Argument = float | ctypes.Array[ctypes.c_int32] | None
 Signatures = Mapping[str, tuple[type | None, tuple[type, ...]]]
 
 
@@ -89,7 +90,7 @@ class Tape:
     def __getattr__(self, name: str) -> Callable[..., None]:
         return partial(self._note, name.removeprefix("tiedlm_"))
 
-    def _note(self, function: str, _context: int, *arguments: float | None) -> None:
+    def _note(self, function: str, _context: int, *arguments: Argument) -> None:
         types = self._signatures[function][1][1:]
         kinds = [
             self._argument(function, of, argument)
@@ -97,7 +98,9 @@ class Tape:
         ]
         self.notes.append(Note(function, tuple(kinds)))
 
-    def _argument(self, function: str, of: type, argument: float | None) -> tuple[int, int]:
+    def _argument(self, function: str, of: type, argument: Argument) -> tuple[int, int]:
+        if isinstance(argument, ctypes.Array):
+            return CONSTANT, ctypes.addressof(argument)
         if of is PerStep:
             return BOUND, self._per_step
         if of is ctypes.c_float:

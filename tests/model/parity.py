@@ -50,7 +50,7 @@ class Ours:
                 hidden = self.transformer.forward(batch.tokens, batch.positions, memory)
             else:
                 x = self.transformer.enter(batch.tokens, batch.positions)
-                hidden = program.run(x, self.transformer.angles(batch.positions), batch)
+                hidden = program.run(x, batch)
             found.append(self.transformer.embedding.logits(hidden)[1:])
         return torch.cat(found)
 

@@ -108,6 +108,33 @@ def test_instruction_sets_with_fused_multiply_add_agree_to_the_last_bit_on_norms
         assert torch.equal(out, fused[0].layer_norm(x, weight, bias, 1e-5))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.2])
+@pytest.mark.parametrize("half", [1, 3, 32])
+def test_angles_are_float64s_to_a_rounding_far_into_a_text(kernels, half, scale):
+    positions, frequencies = torch.tensor([0, 1, 7, 8191, 131_071, 10**6]), torch.rand(half)
+    radians = (positions.float()[:, None, None] * frequencies).double()
+    for each in (kernels, TORCH):
+        cosines, sines = each.angles(positions, frequencies, scale)
+        assert torch.allclose(cosines.double(), radians.cos() * scale, rtol=0, atol=2e-7)
+        assert torch.allclose(sines.double(), radians.sin() * scale, rtol=0, atol=2e-7)
+    for at in range(len(positions)):
+        alone = kernels.angles(positions[at : at + 1], frequencies, scale)
+        whole = kernels.angles(positions, frequencies, scale)
+        assert all(torch.equal(one[0], all_[at]) for one, all_ in zip(alone, whole, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 15, 40, 10_000])
+def test_one_element_that_is_not_finite_is_found(kernels, size):
+    x = torch.full((size,), 3.4e38)
+    for each in (kernels, TORCH):
+        assert each.is_finite(x)
+        for bad in ("inf", "-inf", "nan"):
+            for at in (0, size // 2, size - 1):
+                spoilt = x.clone()
+                spoilt[at] = float(bad)
+                assert not each.is_finite(spoilt)
+
+
 @pytest.mark.parametrize("pairs", ["halves", "neighbours"])
 @pytest.mark.parametrize(("head_dim", "rotated"), [(2, 2), (24, 24), (24, 12), (64, 64), (80, 20)])
 def test_rotation_is_the_references_to_the_last_bit(kernels, head_dim, rotated, pairs):

@@ -16,6 +16,8 @@ void tiedlm_normalize(void* handle, int has_mean, const float* x, const float* w
                       float* out, int64_t num_rows, int64_t width);
 void tiedlm_add(void* handle, float* x, const float* onto, float by, int64_t size);
 void tiedlm_clamp(void* handle, float limit, float* x, int64_t size);
+void tiedlm_angles(void* handle, const int64_t* positions, const float* frequencies, float scale,
+                   float* cosines, float* sines, int64_t num_tokens, int64_t half);
 void tiedlm_rotate(void* handle, int pairs, const float* cosines, const float* sines, float* x,
                    int64_t num_tokens, int64_t num_heads, int64_t head_dim, int64_t half);
 void tiedlm_columns(void* handle, const float* x, float* out, int64_t num_rows, int64_t stride,

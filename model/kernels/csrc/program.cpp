@@ -65,7 +65,7 @@ const Named PLAYED[] = {
     {"gate", play<tiedlm_gate>},       {"normalize", play<tiedlm_normalize>},
     {"add", play<tiedlm_add>},         {"clamp", play<tiedlm_clamp>},
     {"rotate", play<tiedlm_rotate>},   {"columns", play<tiedlm_columns>},
-    {"write", play<tiedlm_write>},
+    {"write", play<tiedlm_write>},     {"angles", play<tiedlm_angles>},
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The entry points of what is done to each row by itself.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "context.hpp"
@@ -48,6 +49,19 @@ void tiedlm_clamp(void* handle, float limit, float* x, int64_t size) {
     });
 }
 
+// positions (N,), frequencies (half,) -> cosines and sines (N,half), times scale
+void tiedlm_angles(void* handle, const int64_t* positions, const float* frequencies, float scale,
+                   float* cosines, float* sines, int64_t num_tokens, int64_t half) {
+    run_rows(handle, num_tokens, half, 2 * OPERATIONS_PER_EXP, [&](Range tokens) {
+        for (int64_t n = tokens.first; n < tokens.last; ++n)
+            for (int64_t i = 0; i < half; ++i) {
+                const float radians = float(positions[n]) * frequencies[i];
+                cosines[n * half + i] = std::cos(radians) * scale;
+                sines[n * half + i] = std::sin(radians) * scale;
+            }
+    });
+}
+
 void tiedlm_rotate(void* handle, int pairs, const float* cosines, const float* sines, float* x,
                    int64_t num_tokens, int64_t num_heads, int64_t head_dim, int64_t half) {
     const Rotation job{x, cosines, sines, num_heads, head_dim, half, Pairs(pairs)};
@@ -75,6 +89,17 @@ void tiedlm_write(void* handle, const float* k, const float* v, const int64_t* s
             std::memcpy(values + slots[n] * width, v + n * width, size_t(width) * sizeof(float));
         }
     });
+}
+
+// -> 1 where every element of x (size,) is finite, else 0
+int tiedlm_is_finite(void*, const float* x, int64_t size) {
+    uint32_t largest = 0;  // of the exponents, which are all ones in what is not finite
+    for (int64_t i = 0; i < size; ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, x + i, sizeof bits);
+        largest = std::max(largest, bits & 0x7F800000u);
+    }
+    return largest != 0x7F800000u;
 }
 
 }  // extern "C"
