@@ -15,6 +15,7 @@ from pathlib import Path
 
 from model.kv_pool import PAGE_SIZE, num_bytes_per_token
 from model.large_blocks import give_back_large_blocks
+from model.precision import told
 from model.runner import Runner, build_runner
 from model.step import Row, Sampling
 from server.api.service import ServedModel, SpecialIds
@@ -54,12 +55,11 @@ def load_named(name: str) -> Checkpoint:
 
 
 def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metrics) -> ServedModel:
-    precision = "float32" if settings.precision == "auto" else settings.precision
     config = checkpoint.config
     num_pages = choose_num_pages(settings, checkpoint)
     give_back_large_blocks()
     runner = build_runner(
-        checkpoint, precision=precision, num_pages=num_pages, threads=settings.threads
+        checkpoint, precision=settings.precision, num_pages=num_pages, threads=settings.threads
     )
     kv_tokens = num_pages * PAGE_SIZE
     tokenizer = TextTokenizer(checkpoint.tokenizer, config.vocab_size)
@@ -71,7 +71,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
         num_parameters=parameters(checkpoint),
         vocab_size=config.vocab_size,
         context_length=min(context_length(settings, checkpoint), kv_tokens),
-        precision=precision,
+        precision=told(settings.precision, checkpoint.stored_types),
         kernels=runner.kernels,
         sha256=checkpoint.sha256,
         parameter_bytes=sum(runner.transformer.storages().values()),
