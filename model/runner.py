@@ -7,7 +7,7 @@ server/engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,26 +18,25 @@ from model.families import FAMILIES
 from model.kernels import Kernels, choose
 from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
+from model.precision import Precision
 from model.program import record
 from model.step import Report, Row, Sampled, Score
 from model.transformer import Transformer
 from weights.checkpoint import Checkpoint
 
-DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 def build_transformer(
-    checkpoint: Checkpoint, precision: str = "float32", kernels: Kernels | None = None
+    checkpoint: Checkpoint, precision: Precision = "auto", kernels: Kernels | None = None
 ) -> Transformer:
-    """precision: a key of DTYPES; how matrices are stored. Everything is computed in float32."""
-    parts = Parts(checkpoint.tensors, DTYPES[precision], kernels or choose())
+    """precision: how matrices are held. Everything else is float32."""
+    parts = Parts(checkpoint.tensors, precision, kernels or choose(), checkpoint.packed)
     return FAMILIES[checkpoint.config.family](checkpoint.config, parts)
 
 
 def build_runner(
     checkpoint: Checkpoint,
     *,
-    precision: str = "float32",
+    precision: Precision = "auto",
     num_pages: int,
     threads: int | None = None,
 ) -> Runner:

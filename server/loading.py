@@ -15,7 +15,8 @@ from pathlib import Path
 from model.kernels import choose
 from model.kv_pool import PAGE_SIZE, KVPool, num_bytes_per_token
 from model.large_blocks import give_back_large_blocks
-from model.runner import Runner, build_runner, build_transformer
+from model.precision import told
+from model.runner import Runner, build_transformer
 from model.step import Row, Sampling
 from server.api.service import ServedModel, SpecialIds
 from server.constrain.masks import Grammars
@@ -54,10 +55,9 @@ def load_named(name: str) -> Checkpoint:
 
 
 def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metrics) -> ServedModel:
-    precision = "float32" if settings.precision == "auto" else settings.precision
     config, context = checkpoint.config, context_length(settings, checkpoint)
     give_back_large_blocks()
-    transformer = build_transformer(checkpoint, precision, choose(settings.threads))
+    transformer = build_transformer(checkpoint, settings.precision, choose(settings.threads))
     num_pages = choose_num_pages(
         settings,
         context=context,
@@ -75,7 +75,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
         num_parameters=parameters(checkpoint),
         vocab_size=config.vocab_size,
         context_length=min(context, kv_tokens),
-        precision=precision,
+        precision=told(settings.precision, checkpoint.stored_types),
         kernels=runner.kernels,
         sha256=checkpoint.sha256,
         parameter_bytes=sum(runner.transformer.storages().values()),

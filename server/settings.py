@@ -63,8 +63,8 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="how weights are held; auto is float32"
+    precision: Literal["auto", "float32", "bfloat16", "int8", "int4"] = Field(
+        "auto", description="how weights are held; auto: as stored"
     )
     threads: int = Field(
         default_factory=usable_cores, ge=1, le=1024, description="threads of the model's arithmetic"

@@ -18,6 +18,8 @@ from typing import Literal
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from weights.quant import QuantTensor
+
 # "unrotated": sees everything, in a model whose other layers have rotary positions
 LayerType = Literal["full", "sliding", "unrotated"]
 BlockOrder = Literal["pre_norm", "post_norm", "parallel"]
@@ -114,6 +116,7 @@ class Checkpoint:
     tensors: Mapping[
         str, Tensor
     ]  # read and dequantised one at a time, at each access: take each once
+    packed: Mapping[str, QuantTensor]  # the same again of matrices stored in blocks, as stored
     stored_types: Mapping[str, int]  # tensor type as on disk ("BF16", "Q4_1", ...) -> how many
     tokenizer: Tokenizer
     special: SpecialTokens

@@ -10,11 +10,21 @@ import logging
 
 import torch
 
-from model.kernels.interface import Draw, Gate, Kernels, Pairs, Spans
+from model.kernels.interface import Draw, Gate, InputBits, Kernels, Pairs, Spans
 from model.kernels.native import NativeKernels
 from model.kernels.reference import TorchKernels
 
-__all__ = ["Draw", "Gate", "Kernels", "NativeKernels", "Pairs", "Spans", "TorchKernels", "choose"]
+__all__ = [
+    "Draw",
+    "Gate",
+    "InputBits",
+    "Kernels",
+    "NativeKernels",
+    "Pairs",
+    "Spans",
+    "TorchKernels",
+    "choose",
+]
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,11 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from model.attention import Scoring
+from weights.quant import QuantTensor
 
 Gate = Literal["silu", "gelu", "gelu_tanh", "relu"]
 Pairs = Literal["halves", "neighbours"]  # which of a head's R places turn together
+InputBits = Literal[8, 16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,19 @@ class Kernels(Protocol):
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x (N,C) float32, weight (O,C) float32 or bfloat16, bias (O,) -> x @ weight.T (N,O)."""
+        ...
+
+    def quantised(
+        self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
+    ) -> Tensor:
+        """
+        x (N,C) float32, weight (O,C) -> x @ weight.T (N,O), x rounded to integers of so many bits,
+        each 32 of a row by a scale of their own.
+        """
+        ...
+
+    def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:
+        """rows (N,) int64 -> those of the table (N,C) float32, to the bit what it stands for."""
         ...
 
     def attend(

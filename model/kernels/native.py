@@ -23,12 +23,19 @@ from model.kernels import native_rowwise
 from model.kernels.arguments import PerStep, Rows
 from model.kernels.arguments import floats as _floats
 from model.kernels.arguments import ids as _ids
-from model.kernels.interface import Draw, Gate, Spans
+from model.kernels.interface import Draw, Gate, InputBits, Spans
 from model.kernels.native_rowwise import NativeRowwise
 from model.kernels.tape import Call, NotRecordable, Tape
+from weights.quant import KINDS, TILE, QuantTensor
 
 MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
 GATES: Mapping[Gate, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}  # jobs.hpp: Gate
+KIND_NUMBERS = {  # quantised.hpp: CodeKind
+    kind: (ctypes.c_int32 * 5)(
+        kind.bits, kind.zero, kind.has_offset, kind.group, kind.groups_per_scale
+    )
+    for kind in KINDS.values()
+}
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
@@ -37,6 +44,8 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "close": (None, (_P,)),
     "name": (ctypes.c_char_p, (_P,)),
     "linear": (None, (_P, _P, _P, _I, _P, _P, Rows, _L, _L)),
+    "quantised_linear": (None, (_P, _P, _P, _P, _P, _P, Rows, _L, _L, _I)),
+    "quantised_lookup": (None, (_P, _P, _P, _P, _L, _L, _L)),
     "attend": (None, (_P, _P, _P, _P, _P, _P, PerStep, _P, _L, _L, _L, _L, _P, _I, _F, _L, _F)),
     "log_sum_exp": (None, (_P, _P, _P, _P, _L, _L)),
     "entropy": (None, (_P, _P, _P, _L, _L)),
@@ -121,6 +130,44 @@ class NativeKernels(NativeRowwise):
             num_rows,
             width,
             num_outputs,
+        )
+        return out
+
+    def quantised(
+        self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
+    ) -> Tensor:
+        x = x.contiguous()
+        (num_rows, width), num_outputs = x.shape, weight.shape[0]
+        assert weight.shape[1] == width
+        out = self._new(num_rows, num_outputs)
+        self._library.tiedlm_quantised_linear(
+            self._context,
+            _floats(x),
+            _codes(weight),
+            KIND_NUMBERS[weight.kind],
+            None if bias is None else _floats(bias),
+            out.data_ptr(),
+            num_rows,
+            width,
+            num_outputs,
+            bits == 16,
+        )
+        return out
+
+    def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:
+        num_rows, width = table.shape
+        out = torch.empty(len(rows), width)
+        if not len(rows):
+            return out
+        assert 0 <= int(rows.min()) <= int(rows.max()) < num_rows
+        self._library.tiedlm_quantised_lookup(
+            _codes(table),
+            KIND_NUMBERS[table.kind],
+            _ids(rows),
+            out.data_ptr(),
+            len(rows),
+            width,
+            num_rows,
         )
         return out
 
@@ -239,3 +286,10 @@ class NativeKernels(NativeRowwise):
             *logits.shape,
         )
         return tokens, shown
+
+
+def _codes(x: QuantTensor) -> int:
+    assert x.data.dtype == torch.uint8
+    assert x.data.is_contiguous()
+    assert x.data.shape == (-(-x.shape[0] // TILE), x.layout.tile_bytes)
+    return x.data.data_ptr()

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.attention import Scoring, attend, attend_fused
-from model.kernels.interface import Draw, Gate, Pairs, Spans
+from model.kernels.interface import Draw, Gate, InputBits, Pairs, Spans
+from model.kernels.reference_quantised import rounded
 from model.kernels.reference_sampling import pick, scale, truncate
 from model.rope import angles, rotate, rotate_neighbours
+from weights.quant import TILE, QuantTensor, dequantize, dequantize_rows
 
 BLOCK_BYTES = 1 << 20  # of float32: half of a usual second-level cache
 
@@ -36,6 +38,20 @@ class TorchKernels:
             return F.linear(x, weight, bias)
         out = _widened(x, weight)
         return out if bias is None else out.add_(bias)
+
+    def quantised(
+        self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
+    ) -> Tensor:
+        x, (num_outputs, width) = rounded(x, bits), weight.shape
+        out = x.new_empty(len(x), num_outputs)
+        step = TILE * max(1, BLOCK_BYTES // (4 * TILE * width))
+        for first in range(0, num_outputs, step):
+            block = dequantize(weight, first, min(first + step, num_outputs))
+            torch.mm(x, block.T, out=out[:, first : first + step])
+        return out if bias is None else out.add_(bias)
+
+    def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:
+        return dequantize_rows(table, rows)
 
     def attend(
         self,

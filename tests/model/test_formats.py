@@ -11,8 +11,10 @@ from model.runner import build_transformer
 from tests.model.parity import prompt
 from tests.model.tiny_families import TINY, make
 from tests.weights.convert import ARCHITECTURES, convert
+from weights import quant
 from weights.families import FAMILIES
 from weights.load import load
+from weights.quant import dequantize
 
 KINDS = (
     *(Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1),
@@ -47,8 +49,8 @@ def family_of(variant):
     return variant.split(":")[0]
 
 
-def logits_of(path, tokens):
-    return logits(build_transformer(load(path)), tokens)
+def logits_of(path, tokens, precision="float32"):
+    return logits(build_transformer(load(path), precision), tokens)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,9 @@ def test_every_kind_of_matrix_is_its_dequantised_values(tmp_path, family):
     with torch.no_grad():
         expected = theirs(torch.tensor([tokens])).logits[0]
     assert torch.allclose(logits_of(tmp_path / "a.gguf", tokens), expected, atol=1e-4, rtol=0)
+    # The same blocks as stored: only what they are multiplied by is rounded, to 16 bits.
+    packed = logits_of(tmp_path / "a.gguf", tokens, "auto")
+    assert torch.allclose(packed, expected, atol=1e-3, rtol=0)
 
 
 EXTRA = {
@@ -93,9 +98,13 @@ def test_a_file_of_one_kind_is_its_dequantised_values(tmp_path, kind):
     sizes = WIDE | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32}
     theirs = make("llama", **sizes)
     held = convert("llama", theirs, tmp_path / "a.gguf", lambda name: kind)
-    tensors = load(tmp_path / "a.gguf").tensors
+    checkpoint = load(tmp_path / "a.gguf")
+    tensors, packed = checkpoint.tensors, checkpoint.packed
     for name, values in held.items():
         assert torch.equal(tensors[name].float(), torch.tensor(values)), name
+        if name in packed:
+            assert torch.equal(dequantize(packed[name]), torch.tensor(values)), name
+    assert bool(packed) == (kind.name in quant.KINDS)
 
 
 def test_every_family_of_gguf_is_converted():

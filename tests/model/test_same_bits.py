@@ -1,5 +1,5 @@
 """
-Both real checkpoints, in both precisions: a distribution is the same to the last bit alone, among
+Both real checkpoints, in every precision: a distribution is the same to the last bit alone, among
 neighbours, in any chunks, in any pages, with any number of threads.
 """
 
@@ -28,7 +28,7 @@ def checkpoint(request):
     return load(resolve(request.param))
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=["auto", "float32", "bfloat16", "int8", "int4"])
 def runners(request, checkpoint):
     """The same weights, computed by one thread and by two."""
     transformer = build_transformer(checkpoint, request.param, NativeKernels(2))

@@ -22,6 +22,17 @@ bool is_supported(const Kernels& kernels) {
     return &kernels == &portable;
 }
 
+// AVX-512 came before its byte products: such a processor has AVX2's.
+const Quantised& quantised_for(const Kernels& kernels) {
+#ifdef TIEDLM_X86
+    const bool has_vnni =
+        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
+    if (&kernels == &avx512 && has_vnni) return quantised_vnni;
+    if (&kernels != &portable && __builtin_cpu_supports("f16c")) return quantised_avx2;
+#endif
+    return quantised_portable;
+}
+
 const Kernels* const ALL[] = {
 #ifdef TIEDLM_X86
     &avx512, &avx2,
@@ -65,7 +76,7 @@ extern "C" {
 void* tiedlm_open(const char* name, int threads) {
     for (const Kernels* kernels : ALL)
         if (is_supported(*kernels) && (*name == 0 || std::strcmp(name, kernels->name) == 0))
-            return new Context{*kernels, Pool(threads)};
+            return new Context{*kernels, quantised_for(*kernels), Pool(threads)};
     return nullptr;
 }
 

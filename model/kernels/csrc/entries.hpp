@@ -6,6 +6,9 @@ extern "C" {
 
 void tiedlm_linear(void* handle, const float* x, const void* weight, int matrix, const float* bias,
                    float* out, int64_t num_rows, int64_t width, int64_t num_outputs);
+void tiedlm_quantised_linear(void* handle, const float* x, const void* data, const int32_t* kind,
+                             const float* bias, float* out, int64_t num_rows, int64_t width,
+                             int64_t num_outputs, int is_wide);
 void tiedlm_attend(void* handle, const float* q, const float* keys, const float* values, float* out,
                    const int64_t* rows, int64_t num_rows, const int64_t* pages, int64_t num_heads,
                    int64_t num_kv_heads, int64_t head_dim, int64_t page_size, const float* slopes,

@@ -61,7 +61,8 @@ struct Named {
 };
 
 const Named PLAYED[] = {
-    {"linear", play<tiedlm_linear>},   {"attend", play<tiedlm_attend>},
+    {"linear", play<tiedlm_linear>},   {"quantised_linear", play<tiedlm_quantised_linear>},
+    {"attend", play<tiedlm_attend>},
     {"gate", play<tiedlm_gate>},       {"normalize", play<tiedlm_normalize>},
     {"add", play<tiedlm_add>},         {"clamp", play<tiedlm_clamp>},
     {"rotate", play<tiedlm_rotate>},   {"columns", play<tiedlm_columns>},
