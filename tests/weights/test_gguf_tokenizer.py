@@ -116,10 +116,38 @@ GPT4O = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+
+
+def split(pattern):
+    return [
+        pre_tokenizers.Split(Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+
+
+def single_digits():
+    return [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
+
+
 # Where no class of transformers' is, the pre_tokenizer of the model's tokenizer.json, as published.
 PUBLISHED = {
-    "bloom": r" ?[^(\s|[.,!?…。，、।۔،])]+",
-    "gpt-4o": GPT4O,
+    "bloom": split(BLOOM),
+    "gpt-4o": split(GPT4O),
+    "llama-bpe": split(LLAMA3),
+    "smaug-bpe": split(LLAMA3),
+    "dbrx": split(LLAMA3),
+    "stablelm2": split(LLAMA3.replace("{1,3}", "")),
+    "smollm": single_digits(),
+    "starcoder": single_digits(),
+    "refact": single_digits(),
 }
 
 
@@ -128,12 +156,7 @@ def test_ids_of_a_rule_are_those_of_the_models_published_pattern(name):
     recorded = recording("rules")
     ours = read_gguf_tokenizer(byte_level(recorded, name)).tokenizer
     theirs = Tokenizer.from_str(ours.to_str())
-    theirs.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PUBLISHED[name]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    theirs.pre_tokenizer = pre_tokenizers.Sequence(PUBLISHED[name])
     for text in nasty_texts():
         assert ids(ours, text) == ids(theirs, text), text
     assert ours.pre_tokenizer.pre_tokenize_str("(a camelCase, 12345!") == (
