@@ -7,6 +7,7 @@ import pytest
 import sentencepiece
 import transformers
 from tokenizers import Regex, Tokenizer, pre_tokenizers
+from transformers.tokenization_utils_base import generate_merges
 
 from tests.weights.nasty import nasty_texts, recording
 from tests.weights.tiny import TEXT, tiny_gguf, tiny_tokenizer
@@ -260,6 +261,30 @@ def test_sentence_piece_ids_are_those_of_the_sentencepiece_library(spm_model, ad
     for text in nasty_texts():
         if not any(own in text for own in ("\n\n", "▁", "<s>", "</s>", "<unk>", "\x00")):
             assert ours.encode(text, add_special_tokens=False).ids == theirs.encode(text), text
+
+
+@pytest.mark.parametrize(
+    ("adds_space", "kind"), [(True, "LlamaTokenizer"), (False, "GemmaTokenizer")]
+)
+def test_sentence_piece_ids_are_those_of_transformers_own_class(spm_model, adds_space, kind):
+    """
+    But for texts that begin with a space: before those transformers adds none, SentencePiece and
+    llama.cpp add theirs all the same, and so does this.
+    """
+    model = sentencepiece.SentencePieceProcessor(model_file=str(spm_model / f"{adds_space}.model"))
+    ours = read_gguf_tokenizer(sentence_piece(model, adds_space)).tokenizer
+    vocab = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    if not adds_space:
+        special |= {"pad_token": "<unk>", "mask_token": "<unk>"}
+    theirs = getattr(transformers, kind)(vocab=vocab, merges=generate_merges(vocab), **special)
+    reserved = ("\n\n", "▁", "<s>", "</s>", "<unk>", "\x00")
+    texts = [text for text in nasty_texts() if not any(own in text for own in reserved)]
+    texts = [text for text in texts if not (adds_space and text.startswith(" "))]
+    assert len(texts) > 300
+    for text in texts:
+        expected = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text, add_special_tokens=False).ids == expected, text
 
 
 def sentence_piece(theirs, adds_space):
