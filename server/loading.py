@@ -16,7 +16,7 @@ from model.kernels import choose
 from model.kv_pool import PAGE_SIZE, KVPool, num_bytes_per_token
 from model.large_blocks import give_back_large_blocks
 from model.precision import told
-from model.runner import Runner, build_transformer
+from model.runner import Runner, build_runner, build_transformer
 from model.step import Row, Sampling
 from server.api.service import ServedModel, SpecialIds
 from server.constrain.masks import Grammars

@@ -1,6 +1,7 @@
 """The same weights from a GGUF file: every family that GGUF has, every kind of matrix."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from gguf import GGMLQuantizationType as Kind
 from model.generate import logits
 from model.runner import build_transformer
 from tests.model.parity import prompt
-from tests.model.tiny_families import TINY, make
+from tests.model.tiny_families import TINY, make, save
 from tests.weights.convert import ARCHITECTURES, convert
 from weights import quant
 from weights.families import FAMILIES
@@ -65,11 +66,16 @@ def test_a_gguf_file_gives_transformers_logits(tmp_path, variant):
     assert torch.allclose(logits_of(tmp_path / "a.gguf", tokens), expected, atol=1e-4, rtol=0)
 
 
+def wide(family):
+    """A model whose widths blocks of 256 divide."""
+    sizes = BLOCKS.get(family, WIDE | {"num_attention_heads": 8, "num_key_value_heads": 4})
+    return make(family, **(SAYABLE.get(family, {}) | sizes | EXTRA.get(family, {})))
+
+
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_every_kind_of_matrix_is_its_dequantised_values(tmp_path, family):
     """The kinds in turn, so that reordered and transposed rows meet quantised ones."""
-    sizes = BLOCKS.get(family, WIDE | {"num_attention_heads": 8, "num_key_value_heads": 4})
-    theirs = make(family, **(SAYABLE.get(family, {}) | sizes | EXTRA.get(family, {})))
+    theirs = wide(family)
     turn = itertools.cycle(KINDS[::-1])
     held = convert(family, theirs, tmp_path / "a.gguf", lambda name: next(turn))
     theirs.load_state_dict({k: torch.tensor(v) for k, v in held.items()}, strict=False)
@@ -80,6 +86,21 @@ def test_every_kind_of_matrix_is_its_dequantised_values(tmp_path, family):
     # The same blocks as stored: only what they are multiplied by is rounded, to 16 bits.
     packed = logits_of(tmp_path / "a.gguf", tokens, "auto")
     assert torch.allclose(packed, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_file_of_any_kind_has_the_logits_of_its_dequantised_weights(tmp_path, family):
+    """To the last bit: each matrix of each family in each kind, reordered ones too."""
+    theirs = wide(family)
+    folder = load(save(theirs, tmp_path))
+    tokens, seen = prompt(7, 24), []
+    for kind in KINDS:
+        held = convert(family, theirs, tmp_path / "a.gguf", lambda name, kind=kind: kind)
+        tensors = {name: torch.tensor(values) for name, values in held.items()}
+        expected = logits(build_transformer(replace(folder, tensors=tensors), "float32"), tokens)
+        assert torch.equal(logits_of(tmp_path / "a.gguf", tokens), expected), kind.name
+        assert not any(torch.equal(expected, other) for other in seen)
+        seen.append(expected)
 
 
 EXTRA = {
