@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= smollm2-135m-instruct
 BIN := $(VENV)/bin
+IMAGE ?= tiedlm
+ENGINE ?= docker
+# Instead of an engine with a registry behind it: a script that makes the base images here, builds by
+# podman, and runs what it built once. Called as SCRIPT CONTEXT TAG PATH PORT HOST_PORT -- RUN_OPTIONS.
+IMAGE_SCRIPT ?= $(wildcard ../shared/tools/build_and_run_image.sh)
 
-.PHONY: serve test check fix bench soak families memory clean test-long
+.PHONY: serve test check fix bench bench-peers soak families memory clean test-long image image-test
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -29,11 +34,12 @@ test-long: $(VENV)/.installed  ## texts of thousands of tokens beside transforme
 	$(BIN)/tiedlm pull gemma-3-270m
 	$(BIN)/python -m pytest -m long
 
-check: $(VENV)/.installed  ## formatting, lint, types, layer rules
+check: $(VENV)/.installed  ## formatting, lint, types, layer rules, the Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 fix: $(VENV)/.installed
 	$(BIN)/ruff format .
@@ -46,8 +52,31 @@ bench: $(VENV)/.installed  ## side by side with transformers; the last line is o
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.probabilities
 
-soak: $(VENV)/.installed  ## ten minutes of mixed load; fails on a 5xx, growth or a changed answer
+PEERS ?= .peers
+bench-peers: $(VENV)/.installed  ## beside llama.cpp and OpenVINO GenAI, built in $(PEERS); the last line is one line of JSON
+	PYTHON=$(BIN)/python benchmarks/peers/build.sh $(PEERS)
+	$(BIN)/python -m benchmarks.peers $(PEERS)
+
+soak: $(VENV)/.installed  ## ten minutes of mixed load, then overload; fails on a 5xx, growth, a changed answer
+	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.soak
+
+image:  ## the image, by Docker or ENGINE=podman
+	$(ENGINE) build --tag $(IMAGE) .
+
+# What the script runs podman with is what it needs on machines where control groups are of version 1.
+ifneq ($(IMAGE_SCRIPT),)
+image-test: export ENGINE = podman --runtime=runc --cgroup-manager=cgroupfs --events-backend=file
+image-test: export RUN_OPTIONS = --ulimit=nofile=4096:4096 --read-only-tmpfs=false
+endif
+image-test: export IMAGE := $(IMAGE):test
+image-test: $(VENV)/.installed  ## build the image, run it locked down without a network, ask it, stop it
+ifneq ($(IMAGE_SCRIPT),)
+	bash $(IMAGE_SCRIPT) . $(IMAGE) /ready 8000 18000 -- --env=TIEDLM_PORT=18000 --memory=2g
+else
+	$(ENGINE) build --tag $(IMAGE) .
+endif
+	$(BIN)/python -m pytest -m image tests/image
 
 families: $(VENV)/.installed  ## measure every family against transformers; writes docs/families.md
 	$(BIN)/python -m tests.families_page

@@ -18,7 +18,7 @@ import httpx
 from benchmarks import selection
 from benchmarks.load import greedy, random_prompts
 from benchmarks.process import Server
-from benchmarks.serve import spread
+from benchmarks.spread import spread
 
 MODEL = "smollm2-135m-instruct"
 THREADS = os.cpu_count() or 1

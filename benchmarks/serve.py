@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import transformers
 
 from benchmarks.load import greedy, random_prompts, together
 from benchmarks.process import Server, resident_bytes
+from benchmarks.spread import spread
 from weights.catalog import resolve
 
 MODEL = "smollm2-135m-instruct"
@@ -41,14 +41,6 @@ def idle_bytes() -> int:
     process.kill()
     process.wait()
     return occupied
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
-    }
 
 
 def memory(server: Server) -> dict[str, Any]:

@@ -6,7 +6,7 @@ written with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -15,7 +15,12 @@ from torch import Tensor
 from model.embedding import TiedEmbedding
 from model.kernels import Gate, Kernels
 from model.linear import Linear
+from model.precision import Precision, Role, kind_for
 from model.transformer import Activation
+from weights.quant import QuantTensor
+from weights.quantize import quantize
+
+PLAIN: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +28,25 @@ class Parts:
     """Takes each tensor once: a checkpoint reads and dequantises at every access."""
 
     tensors: Mapping[str, Tensor]
-    dtype: torch.dtype  # of matrices; vectors are float32 always
+    precision: Precision  # of matrices; vectors are float32 always
     kernels: Kernels
+    packed: Mapping[str, QuantTensor] = field(default_factory=dict)
 
-    def matrix(self, name: str) -> Tensor:
-        return self.tensors[name].to(self.dtype).contiguous()
+    def matrix(self, name: str, role: Role, is_transposed: bool = False) -> Tensor | QuantTensor:
+        """(O,C), of a tensor that is (C,O) where it `is_transposed`; packed, it never is."""
+        kind = kind_for(self.precision, role)
+        if name in self.packed and self.precision not in PLAIN:
+            stored = self.packed[name]
+            if kind is None or kind == stored.kind:
+                return stored
+        tensor = self.tensors[name].T if is_transposed else self.tensors[name]
+        if kind is not None:
+            return quantize(tensor, kind)
+        return tensor.to(self._dtype(tensor.dtype)).contiguous()
+
+    def _dtype(self, stored: torch.dtype) -> torch.dtype:
+        keeps = self.precision == "auto" and stored == torch.bfloat16
+        return torch.bfloat16 if keeps else PLAIN.get(self.precision, torch.float32)
 
     def vector(self, name: str) -> Tensor:
         return self.tensors[name].to(torch.float32)
@@ -35,15 +54,15 @@ class Parts:
     def linear(self, name: str, has_bias: bool = False) -> Linear:
         """`name`.weight is (O,C)."""
         bias = self.vector(f"{name}.bias") if has_bias else None
-        return Linear(self.matrix(f"{name}.weight"), bias, self.kernels)
+        return Linear(self.matrix(f"{name}.weight", "linear"), bias, self.kernels)
 
     def conv1d(self, name: str) -> Linear:
         """GPT-2's `Conv1D`: the weight is stored (C,O)."""
-        weight = self.tensors[f"{name}.weight"].to(self.dtype).T.contiguous()
+        weight = self.matrix(f"{name}.weight", "linear", is_transposed=True)
         return Linear(weight, self.vector(f"{name}.bias"), self.kernels)
 
     def embedding(self, name: str, scale: float = 1.0) -> TiedEmbedding:
-        return TiedEmbedding(self.matrix(f"{name}.weight"), self.kernels, scale)
+        return TiedEmbedding(self.matrix(f"{name}.weight", "table"), self.kernels, scale)
 
     def activation(self, kind: Gate) -> Activation:
         return partial(self.kernels.gate, kind)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.alibi import coarse
+
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
@@ -28,6 +30,10 @@ class Scoring:
     window: int | None = None  # keys a query sees, itself included
     cap: float | None = None
     slopes: Tensor | None = None  # (H,) float32
+    is_coarse: bool = False  # alibi.coarse, before the scale, instead of distances; no window
+
+    def __post_init__(self) -> None:
+        assert not self.is_coarse or (self.slopes is not None and self.window is None)
 
     @property
     def is_plain(self) -> bool:
@@ -54,10 +60,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, scoring: Scoring)
     B, T, H, D = q.shape
     S, K = k.shape[1:3]
     grouped = q.view(B, T, K, H // K, D)
-    scores = torch.einsum("btkgd,bskd->bkgts", grouped, k) * scoring.scale
+    scores = torch.einsum("btkgd,bskd->bkgts", grouped, k)
+    if scoring.slopes is not None and scoring.is_coarse:
+        gains = coarse(scoring.slopes, torch.arange(S))[:, None]
+        gains = gains - coarse(scoring.slopes, positions)[..., None]
+        scores = scores + gains.view(B, K, H // K, T, S)
+    scores = scores * scoring.scale
     if scoring.cap is not None:
         scores = scoring.cap * torch.tanh(scores / scoring.cap)
-    if scoring.slopes is not None:
+    if scoring.slopes is not None and not scoring.is_coarse:
         distances = positions[:, None, None, :, None] - torch.arange(S)
         scores = scores - scoring.slopes.view(1, K, H // K, 1, 1) * distances
     visible = visible_keys(positions, S, scoring.window)

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.kernels import Kernels
+from weights.quant import QuantTensor
 
 
 @dataclass(frozen=True, slots=True)
 class TiedEmbedding:
-    table: Tensor  # (V,C), float32 or bfloat16; the only copy there is
+    table: Tensor | QuantTensor  # (V,C), a tensor float32 or bfloat16; the only copy there is
     kernels: Kernels
     scale: float = (
         1.0  # multiplies a looked-up row (Gemma: the root of the width), never the projection
@@ -33,16 +34,23 @@ class TiedEmbedding:
 
     @property
     def num_bytes(self) -> int:
-        return self.table.numel() * self.table.element_size()
+        table = self.table.data if isinstance(self.table, QuantTensor) else self.table
+        return table.numel() * table.element_size()
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """tokens (N,) -> (N,C) float32."""
-        rows = F.embedding(tokens, self.table).to(torch.float32)
+        if isinstance(self.table, QuantTensor):
+            rows = self.kernels.look_up(self.table, tokens)
+        else:
+            rows = F.embedding(tokens, self.table).to(torch.float32)
         return rows if self.scale == 1.0 else rows * self.scale
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (N,C) float32 -> (N,V) float32."""
-        logits = self.kernels.linear(hidden, self.table)
+        if isinstance(self.table, QuantTensor):
+            logits = self.kernels.quantised(hidden, self.table)
+        else:
+            logits = self.kernels.linear(hidden, self.table)
         if self.logit_scale != 1.0:
             logits = logits.mul_(self.logit_scale)
         return logits if self.logit_cap is None else self.kernels.cap(self.logit_cap, logits)

@@ -1,5 +1,5 @@
 """
-The paged cache's tensors: write, no policy. Which request holds which page is
+The paged cache's tensors, no policy. Which request holds which page is
 server/engine/pages.py's.
 
 P pages of `page_size` tokens, L layers, K key-value heads, D head width.
@@ -35,11 +35,6 @@ class KVPool:
     @property
     def num_bytes(self) -> int:
         return 2 * self.keys.numel() * self.keys.element_size()
-
-    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """slots (N,) = page * page_size + offset, k and v (N,K,D)."""
-        self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
-        self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
 
     def copy(self, source: int, target: int, count: int) -> None:
         """The first `count` places of a page, in every layer."""

@@ -29,6 +29,7 @@ class Batch:
     slots: Tensor  # (N,) page * page_size + offset
     firsts: tuple[int, ...]  # where each row's tokens begin
     spans: Spans
+    filled: tuple[tuple[int, int], ...]  # where a page's last token is among the N, and the page
 
 
 def plan(rows: Sequence[Row], page_size: int) -> Batch:
@@ -37,19 +38,26 @@ def plan(rows: Sequence[Row], page_size: int) -> Batch:
     slots: list[int] = []
     spans: list[tuple[int, int, int, int]] = []
     pages: list[int] = []
+    filled: list[tuple[int, int]] = []
     for row in rows:
         spans.append((len(tokens), row.start, len(row.tokens), len(pages)))
         tokens.extend(row.tokens)
         pages.extend(row.pages)
-        for position in range(row.start, row.start + len(row.tokens)):
+        end = row.start + len(row.tokens)
+        for position in range(row.start, end):
             positions.append(position)
             slots.append(row.pages[position // page_size] * page_size + position % page_size)
+        filled += [
+            (len(tokens) - end + (index + 1) * page_size - 1, row.pages[index])
+            for index in range(row.start // page_size, end // page_size)
+        ]
     return Batch(
         torch.tensor(tokens),
         torch.tensor(positions),
         torch.tensor(slots),
         tuple(first for first, *_ in spans),
         Spans(torch.tensor(spans), torch.tensor(pages)),
+        tuple(filled),
     )
 
 
@@ -64,6 +72,6 @@ class PagedMemory:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """q (N,H,D), k and v (N,K,D) -> (N,H,D)."""
-        self.pool.write(layer, self.batch.slots, k, v)
         keys, values = self.pool.keys[layer], self.pool.values[layer]
+        self.kernels.write(keys, values, self.batch.slots, k, v)
         return self.kernels.attend(q, keys, values, self.batch.spans, scoring)

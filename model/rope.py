@@ -35,6 +35,8 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
 
 def rotate_neighbours(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """The same for heads that pair (0,1)(2,3) instead of halves: Cohere's, rotated whole."""
-    a, b = x[..., ::2], x[..., 1::2]
-    return torch.stack((a * cosines - b * sines, b * cosines + a * sines), dim=-1).flatten(-2)
+    """The same for heads that pair (0,1)(2,3) instead of halves."""
+    width = 2 * cosines.shape[-1]
+    a, b, rest = x[..., :width:2], x[..., 1:width:2], x[..., width:]
+    turned = torch.stack((a * cosines - b * sines, b * cosines + a * sines), dim=-1)
+    return torch.cat((turned.flatten(-2), rest), dim=-1)

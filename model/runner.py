@@ -7,7 +7,7 @@ server/engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,25 +18,25 @@ from model.families import FAMILIES
 from model.kernels import Kernels, choose
 from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
+from model.precision import Precision
+from model.program import record
 from model.step import Drawn, Report, Row, Sampled
 from model.transformer import Transformer
 from weights.checkpoint import Checkpoint
 
-DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 def build_transformer(
-    checkpoint: Checkpoint, precision: str = "float32", kernels: Kernels | None = None
+    checkpoint: Checkpoint, precision: Precision = "auto", kernels: Kernels | None = None
 ) -> Transformer:
-    """precision: a key of DTYPES; how matrices are stored. Everything is computed in float32."""
-    parts = Parts(checkpoint.tensors, DTYPES[precision], kernels or choose())
+    """precision: how matrices are held. Everything else is float32."""
+    parts = Parts(checkpoint.tensors, precision, kernels or choose(), checkpoint.packed)
     return FAMILIES[checkpoint.config.family](checkpoint.config, parts)
 
 
 def build_runner(
     checkpoint: Checkpoint,
     *,
-    precision: str = "float32",
+    precision: Precision = "auto",
     num_pages: int,
     threads: int | None = None,
 ) -> Runner:
@@ -53,6 +53,7 @@ class Runner:
         self.page_size, self.num_pages = pool.page_size, pool.num_pages
         self.vocab_size = transformer.embedding.vocab_size
         self.kernels, self._kernels = transformer.kernels.name, transformer.kernels
+        self._program = record(transformer, pool)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> list[Sampled]:
@@ -63,10 +64,9 @@ class Runner:
         for their next owner.
         """
         batch = plan(rows, self.page_size)
-        memory = PagedMemory(self.pool, batch, self._kernels)
         self._copy_pages(rows)
-        hidden = self.transformer.forward(batch.tokens, batch.positions, memory)
-        if not bool(hidden.isfinite().all()):
+        hidden = self.forward(batch)
+        if not self._kernels.is_finite(hidden):
             self.pool.clear(batch.slots // self.page_size)
             raise FloatingPointError("the model's hidden states are not finite")
         self._keep_hidden(batch, hidden)
@@ -76,6 +76,14 @@ class Runner:
             for r, (row, first) in enumerate(zip(rows, batch.firsts, strict=True))
         ]
 
+    def forward(self, batch: Batch) -> Tensor:
+        """-> (N,C), normed and ready for `embedding.logits`."""
+        x = self.transformer.enter(batch.tokens, batch.positions)
+        if self._program is not None:
+            return self._program.run(x, batch)
+        memory = PagedMemory(self.pool, batch, self._kernels)
+        return self.transformer.run(x, batch.positions, memory)
+
     def _copy_pages(self, rows: Sequence[Row]) -> None:
         """In the order of the rows: a page may be copied from, and then be a later row's own."""
         for row in rows:
@@ -84,9 +92,9 @@ class Runner:
                 self.pool.copy(row.copied_from, row.pages[page], count)
 
     def _keep_hidden(self, batch: Batch, hidden: Tensor) -> None:
-        ends = (batch.slots % self.page_size == self.page_size - 1).nonzero().flatten()
-        if len(ends):
-            self.pool.keep_hidden(batch.slots[ends] // self.page_size, hidden[ends])
+        if batch.filled:
+            ends, pages = (torch.tensor(each) for each in zip(*batch.filled, strict=True))
+            self.pool.keep_hidden(pages, hidden[ends])
 
     def _answer(self, rows: Sequence[Row], batch: Batch, hidden: Tensor) -> dict[int, list[Answer]]:
         """By row: one answer, and one more a draft."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,14 +18,13 @@ from torch import Tensor
 
 from model.attention import Scoring
 from model.embedding import TiedEmbedding
-from model.kernels import Kernels
+from model.kernels import Kernels, Pairs
 from model.linear import Linear
-from model.rope import angles, rotate
 from weights.checkpoint import LayerType
 
 Activation = Callable[[Tensor, Tensor | None], Tensor]  # x and up -> f(x) * up, or f(x)
-Angles = Mapping[LayerType, tuple[Tensor, Tensor]]  # cosines and sines, (N,1,D/2) each
-Rotation = Callable[[Tensor, Tensor, Tensor], Tensor]
+Rotations = Mapping[LayerType, Callable[[Pairs, Tensor], Tensor]]  # of (N,H,D) by position
+QKV = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # (N,C) -> (N,H*D), (N,K*D), (N,K*D)
 
 
 class Memory(Protocol):
@@ -39,30 +39,23 @@ class Memory(Protocol):
 class RMSNorm:
     weight: Tensor  # (C,) or (D,)
     eps: float
+    kernels: Kernels
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        return self.kernels.rms_norm(x, self.weight, self.eps, onto)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerNorm:
+    """With weights (H,D) a norm over each head, whose weights are its own."""
+
     weight: Tensor
     bias: Tensor | None
     eps: float
+    kernels: Kernels
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
-
-
-@dataclass(frozen=True, slots=True)
-class HeadNorm:
-    """A LayerNorm over each head, with weights of its own for each."""
-
-    weight: Tensor  # (H,D)
-    eps: float
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape[1:], eps=self.eps) * self.weight
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        return self.kernels.layer_norm(x, self.weight, self.bias, self.eps, onto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +74,22 @@ Norm = RMSNorm | LayerNorm
 @dataclass(frozen=True, slots=True)
 class Attention:
     layer: int
-    qkv: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # (N,C) -> (N,H*D), (N,K*D), (N,K*D)
+    qkv: QKV
     output: Linear | Scaled
     head_dim: int
     scoring: Scoring
     layer_type: LayerType
-    q_norm: Norm | HeadNorm | AllHeadsNorm | None = None  # of (N,H,D)
-    k_norm: Norm | HeadNorm | AllHeadsNorm | None = None
-    rotate: Rotation = rotate
+    q_norm: Norm | AllHeadsNorm | None = None  # of (N,H,D)
+    k_norm: Norm | AllHeadsNorm | None = None
+    pairs: Pairs = "halves"
 
-    def __call__(self, x: Tensor, rope: Angles, memory: Memory) -> Tensor:
+    def __call__(self, x: Tensor, rope: Rotations, memory: Memory, onto: Tensor | None) -> Tensor:
         q, k, v = (part.view(len(x), -1, self.head_dim) for part in self.qkv(x))
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
         if self.layer_type in rope:
-            q, k = (self.rotate(x, *rope[self.layer_type]) for x in (q, k))
-        return self.output(memory.attend(self.layer, q, k, v, self.scoring).flatten(1))
+            q, k = (rope[self.layer_type](self.pairs, x) for x in (q, k))
+        return self.output(memory.attend(self.layer, q, k, v, self.scoring).flatten(1), onto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +108,9 @@ class FusedQKV:
     widths: tuple[int, int, int]
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = torch.split(self.qkv(x), list(self.widths), dim=-1)
-        return q, k, v
+        of_q, of_k, of_v = self.widths
+        columns = partial(self.qkv.kernels.columns, self.qkv(x))
+        return columns(0, of_q), columns(of_q, of_k), columns(of_q + of_k, of_v)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +125,21 @@ class GroupedQKV:
     head_dim: int
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        heads = self.qkv(x).view(len(x), self.num_kv_heads, -1, self.head_dim)
-        q, k, v = heads[:, :, :-2], heads[:, :, -2], heads[:, :, -1]
-        return q.flatten(1), k.flatten(1), v.flatten(1)
+        heads = self.qkv(x)
+        K, D, width = self.num_kv_heads, self.head_dim, heads.shape[1] // self.num_kv_heads
+        columns = partial(self.qkv.kernels.columns, heads)
+        q = columns(0, width - 2 * D, width, K)
+        return q, columns(width - 2 * D, D, width, K), columns(width - D, D, width, K)
 
 
 @dataclass(frozen=True, slots=True)
 class ClippedQKV:
-    qkv: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    qkv: QKV
     limit: float
+    kernels: Kernels
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (part.clamp(-self.limit, self.limit) for part in self.qkv(x))
+        q, k, v = (self.kernels.clamp(self.limit, part) for part in self.qkv(x))
         return q, k, v
 
 
@@ -153,8 +150,8 @@ class Scaled:
     layer: Linear
     by: float
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.layer(x) * self.by
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        return self.layer.kernels.add(self.layer(x), onto, self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +161,8 @@ class GatedMLP:
     up: Linear
     down: Linear | Scaled
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.gate(x), self.up(x)))
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        return self.down(self.activation(self.gate(x), self.up(x)), onto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +171,11 @@ class FusedGatedMLP:
     gate_up: Linear  # the gate's rows, then up's
     down: Linear
 
-    def __call__(self, x: Tensor) -> Tensor:
-        gate, up = (half.contiguous() for half in self.gate_up(x).chunk(2, dim=-1))
-        return self.down(self.activation(gate, up))
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        both = self.gate_up(x)
+        half, columns = both.shape[1] // 2, self.gate_up.kernels.columns
+        gate, up = columns(both, 0, half), columns(both, half, half)
+        return self.down(self.activation(gate, up), onto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +184,8 @@ class PlainMLP:
     up: Linear
     down: Linear
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x), None))
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        return self.down(self.activation(self.up(x), None), onto)
 
 
 MLP = GatedMLP | FusedGatedMLP | PlainMLP
@@ -203,11 +202,16 @@ class Block:
     attention_post_norm: Norm | None = None
     mlp_post_norm: Norm | None = None
 
-    def __call__(self, x: Tensor, rope: Angles, memory: Memory) -> Tensor:
-        branch = self.attention(normed(self.attention_norm, x), rope, memory)
-        x = x + normed(self.attention_post_norm, branch)
-        branch = self.mlp(normed(self.mlp_norm, x))
-        return x + normed(self.mlp_post_norm, branch)
+    def __call__(self, x: Tensor, rope: Rotations, memory: Memory) -> Tensor:
+        seen = normed(self.attention_norm, x)
+        if self.attention_post_norm is None:
+            x = self.attention(seen, rope, memory, x)
+        else:
+            x = self.attention_post_norm(self.attention(seen, rope, memory, None), x)
+        seen = normed(self.mlp_norm, x)
+        if self.mlp_post_norm is None:
+            return self.mlp(seen, x)
+        return self.mlp_post_norm(self.mlp(seen), x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +223,10 @@ class ParallelBlock:
     mlp: MLP
     mlp_norm: Norm | None = None  # None: the same
 
-    def __call__(self, x: Tensor, rope: Angles, memory: Memory) -> Tensor:
+    def __call__(self, x: Tensor, rope: Rotations, memory: Memory) -> Tensor:
         seen = self.attention_norm(x)
-        branch = self.mlp(seen if self.mlp_norm is None else self.mlp_norm(x))
-        return x + self.attention(seen, rope, memory) + branch
+        also_seen = seen if self.mlp_norm is None else self.mlp_norm(x)
+        return self.mlp(also_seen, self.attention(seen, rope, memory, x))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +238,9 @@ class PostNormBlock:
     mlp: MLP
     mlp_norm: Norm
 
-    def __call__(self, x: Tensor, rope: Angles, memory: Memory) -> Tensor:
-        x = self.attention_norm(x + self.attention(x, rope, memory))
-        return self.mlp_norm(x + self.mlp(x))
+    def __call__(self, x: Tensor, rope: Rotations, memory: Memory) -> Tensor:
+        x = self.attention_norm(self.attention(x, rope, memory, x))
+        return self.mlp_norm(self.mlp(x, x))
 
 
 def normed(norm: Norm | None, x: Tensor) -> Tensor:
@@ -259,14 +263,22 @@ class Transformer:
 
     def forward(self, tokens: Tensor, positions: Tensor, memory: Memory) -> Tensor:
         """tokens and positions (N,) -> (N,C), normed and ready for `embedding.logits`."""
+        return self.run(self.enter(tokens, positions), positions, memory)
+
+    def enter(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens and positions (N,) -> (N,C): what the first block is given."""
         x = self.embedding.lookup(tokens)
         if self.entry is not None:
             x = self.entry(x)
-        if self.positions is not None:
-            x = x + F.embedding(positions, self.positions)
+        return x if self.positions is None else x + F.embedding(positions, self.positions)
+
+    def run(self, x: Tensor, positions: Tensor, memory: Memory) -> Tensor:
+        """x (N,C) from `enter`, positions (N,) -> (N,C): all blocks, and what ends the last."""
         rope = {
-            kind: angles(positions, freq, self.rope_scale)
-            for kind, freq in self.frequencies.items()
+            kind: partial(
+                self.kernels.rotate, *self.kernels.angles(positions, each, self.rope_scale)
+            )
+            for kind, each in self.frequencies.items()
         }
         for block in self.blocks:
             x = block(x, rope, memory)

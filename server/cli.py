@@ -11,9 +11,11 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from server.flags import UsageError, build_parser, read_settings, warn_of_unknown_variables
@@ -48,10 +50,18 @@ def fail(message: str, code: int = 1) -> int:
 
 
 def serve(arguments: argparse.Namespace) -> int:
+    # As a container's first process it would not even be stopped by a signal it does not handle.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_before_the_start)
     given = {name: value for name, value in vars(arguments).items() if name != "command"}
     settings = read_settings(given)
     warn_of_unknown_variables()
     return run_server(settings, load_model)
+
+
+def stop_before_the_start(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """Nothing listens yet, so nothing is to be ended; `Lifecycle` puts its own in place of it."""
+    os._exit(0)
 
 
 def load_model(settings: Settings, metrics: Metrics) -> ServedModel:
@@ -64,10 +74,11 @@ def run_server(settings: Settings, load: Callable[[Settings, Metrics], ServedMod
     """Until it is told to end; `load` runs in a thread of its own once the port is open."""
     set_up_logging(settings.log_level)
     from server.api.service import Service
-    from server.lifecycle import CannotListen, Lifecycle, listen
+    from server.lifecycle import CannotListen, Lifecycle, allow_files, listen
     from server.metrics import Metrics
 
     try:
+        allow_files(settings.max_connections)
         listener = listen(settings.host, settings.port)
     except CannotListen as error:
         return fail(str(error))
@@ -77,7 +88,7 @@ def run_server(settings: Settings, load: Callable[[Settings, Metrics], ServedMod
 
 
 def set_up_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr, force=True)
+    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stdout, force=True)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
@@ -85,7 +96,7 @@ def set_up_logging(level: str) -> None:
 def finish(code: int) -> int:
     """A model still being loaded when told to end is not waited for, nor torn down half made."""
     if any(thread.name == "load" for thread in threading.enumerate()):
-        sys.stderr.flush()
+        sys.stdout.flush()
         os._exit(code)
     return code
 

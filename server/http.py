@@ -1,9 +1,9 @@
 """
 HTTP/1.1 as this server speaks it: uvicorn's h11 protocol, made strict, bounded and impatient.
 
-What arrives is bounded in bytes and in time before the application is asked: the line and headers,
-the body's framing, and how long either may take. A request that cannot be one is answered in the
-one error body. It knows no route.
+What arrives is bounded in bytes and in time before the application is asked: what server/framing.py
+refuses, how long a request may take to arrive, and how many connections there may be. A request
+that cannot be one is answered in the one error body. It knows no route.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Literal
 
 import h11
@@ -19,13 +20,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.api.faults import error_body, error_headers
 from server.api.gate import choose_request_id
-from server.errors import BadRequest, HeadersTooLarge, ReadTimeout, ServeError
+from server.errors import QueueFull, ReadTimeout, ServeError
+from server.framing import StrictConnection, malformed
 
 log = logging.getLogger("server.request")
 
-MAX_PIPELINED = 65536  # bytes after a request that are taken while it is answered
-MAX_DISCARDED = 64 * 2**20  # bytes of a body that are still read after it has been refused
 LINGER = 2.0  # seconds that a refused client has for reading why, before the connection is cut
+MAX_LINGERING = 256  # connections beyond --max-connections that are still told why
 
 Phase = Literal["head", "body"]
 
@@ -33,64 +34,10 @@ Phase = Literal["head", "body"]
 @dataclass(frozen=True, slots=True)
 class Limits:
     max_header_bytes: int
+    max_body_bytes: int
+    max_connections: int
     read_timeout: float  # seconds
     count: Callable[[str, int], None]  # takes a route and a status
-
-
-class StrictConnection(h11.Connection):
-    """h11's parser, refusing what it would let pass. `refusal` says why an event raised."""
-
-    def __init__(self, max_header_bytes: int) -> None:
-        super().__init__(h11.SERVER, max_header_bytes)
-        self.max_header_bytes = max_header_bytes
-        self.refusal: ServeError | None = None
-        self.num_discarded = 0
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        try:
-            event = super().next_event()
-        except h11.RemoteProtocolError as error:
-            self.refusal = self._too_large() if error.error_status_hint == 431 else malformed()
-            raise
-        if isinstance(event, h11.Request):
-            self._check_head(event)
-        elif isinstance(event, h11.Data) and self.our_state is not h11.SEND_RESPONSE:
-            self._count_discarded(len(event.data))
-        elif event is h11.PAUSED and len(self.trailing_data[0]) <= MAX_PIPELINED:
-            return h11.NEED_DATA  # reading on is the only way to learn that the client has left
-        return event
-
-    def _check_head(self, request: h11.Request) -> None:
-        size = len(request.method) + len(request.target)
-        size += sum(len(name) + len(value) + 4 for name, value in request.headers)
-        names = {name for name, _ in request.headers}
-        if size > self.max_header_bytes:
-            self._refuse(self._too_large())
-        if request.http_version not in (b"1.0", b"1.1"):
-            self._refuse(malformed())
-        if b"transfer-encoding" in names:
-            if b"content-length" in names:
-                self._refuse(BadRequest("Content-Length and Transfer-Encoding exclude each other"))
-            if request.http_version != b"1.1":
-                self._refuse(BadRequest("Transfer-Encoding is of HTTP/1.1 alone"))
-
-    def _count_discarded(self, size: int) -> None:
-        self.num_discarded += size
-        if self.num_discarded > MAX_DISCARDED:
-            self._refuse(malformed())
-
-    def _too_large(self) -> ServeError:
-        return HeadersTooLarge(
-            f"the request's line and headers are more than {self.max_header_bytes} bytes"
-        )
-
-    def _refuse(self, refusal: ServeError) -> None:
-        self.refusal = refusal
-        raise h11.RemoteProtocolError(refusal.message, error_status_hint=refusal.status)
-
-
-def malformed() -> ServeError:
-    return BadRequest("this is not a request of HTTP/1.1")
 
 
 class StrictProtocol(H11Protocol):
@@ -100,12 +47,39 @@ class StrictProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.conn: StrictConnection = StrictConnection(self.limits.max_header_bytes)
+        self.conn: StrictConnection = StrictConnection(
+            self.limits.max_header_bytes, self.limits.max_body_bytes
+        )
         self.phase: Phase | None = None
         self.arrival_timer: asyncio.TimerHandle | None = None
         self.write_timer: asyncio.TimerHandle | None = None
         self.is_refused = False
+        self.waiting_since = self.loop.time()
         self._expect("head")
+        if len(self.connections) > self.limits.max_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """
+        One connection goes: that which has waited longest for its client to send, so that those who
+        hold connections without asking anything cannot keep others out. Where all others are being
+        answered it is this one.
+        """
+        others = (other for other in self.connections if isinstance(other, StrictProtocol))
+        waiting = [other for other in others if other is not self and other.is_waiting]
+        goes = min(waiting, key=lambda other: other.waiting_since, default=self)
+        if goes is not self and not goes.conn.trailing_data[0] and goes.phase != "body":
+            goes.transport.close()  # it asked for nothing: there is nothing to answer
+            return
+        goes._refuse(
+            QueueFull(f"{self.limits.max_connections} connections are open, the most allowed")
+        )
+
+    @property
+    def is_waiting(self) -> bool:
+        """For a request to begin, or to arrive whole."""
+        is_asked = self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
+        return not (is_asked or self.is_refused or self.transport.is_closing())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
@@ -119,6 +93,7 @@ class StrictProtocol(H11Protocol):
         self._watch_arrival()
 
     def on_response_complete(self) -> None:
+        self.waiting_since = self.loop.time()
         super().on_response_complete()
         self._watch_arrival()
 
@@ -191,8 +166,9 @@ class StrictProtocol(H11Protocol):
             self.limits.count("unmatched", refusal.status)
         # Closing now, with more of the request still arriving, would reset the connection and take
         # the answer with it. So: say that nothing follows, and let the client go first.
+        is_crowded = len(self.connections) > self.limits.max_connections + MAX_LINGERING
         self.transport.write_eof()
-        self.loop.call_later(LINGER, self.transport.abort)
+        self.loop.call_later(0 if is_crowded else LINGER, self.transport.abort)
 
     def _answer(self, refusal: ServeError, request_id: str) -> bytes:
         body = error_body(refusal)
@@ -202,7 +178,11 @@ class StrictProtocol(H11Protocol):
             "connection": "close",
             "x-request-id": request_id,
         }
-        response = h11.Response(status_code=refusal.status, headers=list(headers.items()))
+        response = h11.Response(
+            status_code=refusal.status,
+            headers=list(headers.items()),
+            reason=HTTPStatus(refusal.status).phrase,
+        )
         events = (response, h11.Data(data=body), h11.EndOfMessage())
         return b"".join(self.conn.send(event) or b"" for event in events)
 

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,11 +23,12 @@ import uvicorn
 
 from server.api.service import ServedModel, Service
 from server.app import build_routes, guard
-from server.http import Limits, protocol_with
+from server.http import MAX_LINGERING, Limits, protocol_with
 
 log = logging.getLogger("server")
 
 BACKLOG = 2048
+OTHER_FILES = 256  # the model's, the logs', the child processes' pipes
 KEEP_ALIVE = 75  # seconds a connection may idle between requests
 GRACE = 5  # seconds for answers to be written once the engine has stopped
 GC_THRESHOLDS = (20_000, 20, 100)  # large answers make objects, not cycles: look seldom
@@ -55,6 +57,19 @@ def listen(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or str(error)
         raise CannotListen(f"cannot listen on {host}:{port}: {reason.lower()}") from None
     return listener
+
+
+def allow_files(max_connections: int) -> None:
+    """Raises this process's own limit on open files to what so many connections may need."""
+    needed = max_connections + MAX_LINGERING + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise CannotListen(
+            f"--max-connections {max_connections} may need {needed} open files; the system allows "
+            f"this process {hard}"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class QuietServer(uvicorn.Server):
@@ -87,7 +102,11 @@ class Lifecycle:
     def _config(self) -> uvicorn.Config:
         settings = self.service.settings
         limits = Limits(
-            settings.max_header_bytes, settings.read_timeout, self.service.metrics.http_answered
+            max_header_bytes=settings.max_header_bytes,
+            max_body_bytes=settings.max_body_bytes,
+            max_connections=settings.max_connections,
+            read_timeout=settings.read_timeout,
+            count=self.service.metrics.http_answered,
         )
         return uvicorn.Config(
             guard(self.routes, self.service),

@@ -8,19 +8,22 @@ It is imported by the thread that loads, so that the port answers before torch i
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from model.kv_pool import PAGE_SIZE, num_bytes_per_token
+from model.kernels import choose
+from model.kv_pool import PAGE_SIZE, KVPool, num_bytes_per_token
 from model.large_blocks import give_back_large_blocks
-from model.runner import Runner, build_runner
+from model.precision import told
+from model.runner import Runner, build_runner, build_transformer
 from model.step import Row, Sampling
 from server.api.service import ServedModel, SpecialIds
 from server.constrain.masks import Grammars
 from server.engine.engine import Engine
+from server.kv_budget import choose_num_pages
 from server.lifecycle import CannotLoad
+from server.machine import available_memory
 from server.metrics import Metrics
 from server.settings import Settings
 from server.text.chat import ChatTemplate
@@ -31,8 +34,6 @@ from weights.checkpoint import Checkpoint, CheckpointError
 from weights.inspect import parameters
 from weights.load import load
 from weights.rope import for_context
-
-KV_SHARE = 0.25  # of the available memory, for the KV cache, unless a flag says otherwise
 
 
 def load_model(settings: Settings, metrics: Metrics) -> ServedModel:
@@ -54,13 +55,16 @@ def load_named(name: str) -> Checkpoint:
 
 
 def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metrics) -> ServedModel:
-    precision = "float32" if settings.precision == "auto" else settings.precision
-    config = checkpoint.config
-    num_pages = choose_num_pages(settings, checkpoint)
+    config, context = checkpoint.config, context_length(settings, checkpoint)
     give_back_large_blocks()
-    runner = build_runner(
-        checkpoint, precision=precision, num_pages=num_pages, threads=settings.threads
+    transformer = build_transformer(checkpoint, settings.precision, choose(settings.threads))
+    num_pages = choose_num_pages(
+        settings,
+        context=context,
+        bytes_per_token=num_bytes_per_token(config),
+        available=available_memory(),
     )
+    runner = Runner(transformer, KVPool(config, num_pages))
     kv_tokens = num_pages * PAGE_SIZE
     tokenizer = TextTokenizer(checkpoint.tokenizer, config.vocab_size)
     tokenizer.max_token_bytes  # noqa: B018  computed now, not within a request
@@ -70,8 +74,8 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
         family=config.family,
         num_parameters=parameters(checkpoint),
         vocab_size=config.vocab_size,
-        context_length=min(context_length(settings, checkpoint), kv_tokens),
-        precision=precision,
+        context_length=min(context, kv_tokens),
+        precision=told(settings.precision, checkpoint.stored_types),
         kernels=runner.kernels,
         sha256=checkpoint.sha256,
         parameter_bytes=sum(runner.transformer.storages().values()),
@@ -120,50 +124,6 @@ def context_length(settings: Settings, checkpoint: Checkpoint) -> int:
             f"{models} tokens"
         )
     return settings.max_context or models
-
-
-def choose_num_pages(settings: Settings, checkpoint: Checkpoint) -> int:
-    """What a flag says; else whole contexts for a full batch, within a share of the memory."""
-    page_bytes = num_bytes_per_token(checkpoint.config) * PAGE_SIZE
-    if settings.kv_cache_tokens is not None:
-        return math.ceil(settings.kv_cache_tokens / PAGE_SIZE)
-    if settings.kv_cache_memory is not None:
-        num_pages = settings.kv_cache_memory // page_bytes
-        if num_pages == 0:
-            raise CannotLoad(
-                f"--kv-cache-memory is {settings.kv_cache_memory} bytes; one page of {PAGE_SIZE} "
-                f"tokens is {page_bytes}"
-            )
-        return num_pages
-    whole = math.ceil(context_length(settings, checkpoint) / PAGE_SIZE)
-    return max(1, min(settings.max_batch * whole, int(KV_SHARE * available_memory()) // page_bytes))
-
-
-def available_memory() -> int:
-    """Bytes: of the machine, or of the container where that is less."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([available_of_machine() or pages, *container_limit()])
-
-
-def available_of_machine() -> int | None:
-    """Linux's own estimate, which counts what can be reclaimed."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0].split()[1]) * 1024 if found else None
-
-
-def container_limit() -> list[int]:
-    """What the control group leaves, where it sets a limit (cgroup v2)."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        used = (root / "memory.current").read_text().strip()
-    except OSError:
-        return []
-    return [max(0, int(limit) - int(used))] if limit.isdigit() else []
 
 
 def continue_prompt(name: str, prompt: str, max_tokens: int) -> Iterator[str]:

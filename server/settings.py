@@ -6,12 +6,13 @@ loading.
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server.machine import usable_cores
 
 ENV_PREFIX = "TIEDLM_"
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -39,10 +40,6 @@ def check_key(key: str) -> str:
     return key
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
@@ -66,8 +63,8 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="how weights are held; auto is float32"
+    precision: Literal["auto", "float32", "bfloat16", "int8", "int4"] = Field(
+        "auto", description="how weights are held; auto: as stored"
     )
     threads: int = Field(
         default_factory=usable_cores, ge=1, le=1024, description="threads of the model's arithmetic"
@@ -115,6 +112,9 @@ class Settings(BaseSettings):
     max_header_bytes: Size = Field(
         16384, ge=1024, le=2**20, description="bytes of a request's line and headers"
     )
+    max_connections: int = Field(
+        1024, ge=1, le=2**16, description="open connections; then those that ask nothing are closed"
+    )
     read_timeout: Seconds = Field(
         30, description="seconds for a request to arrive, and for a stalled reader to read on"
     )
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
         (), description="an origin whose pages may call this server; repeatable"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="what is logged to stderr"
+        "info", description="what is logged to stdout"
     )
 
     @model_validator(mode="after")
@@ -147,6 +147,7 @@ class Settings(BaseSettings):
 
 
 LIMITS = (
+    "threads",
     "max_batch",
     "max_batch_tokens",
     "max_queue",
@@ -162,6 +163,7 @@ LIMITS = (
     "max_prompts",
     "max_body_bytes",
     "max_header_bytes",
+    "max_connections",
     "read_timeout",
     "request_timeout",
     "drain_timeout",

@@ -30,7 +30,7 @@ MODELS = {
     "bloom": "BLOOM, BLOOMZ",
     "cohere": "Command R, Command R+, Aya 23",
     "cohere2": "Command R7B",
-    "falcon": "Falcon, where tied",
+    "falcon": "Falcon-RW; Falcon where tied",
     "gemma": "Gemma 1",
     "gemma2": "Gemma 2",
     "gemma3": "Gemma 3 (text)",
@@ -53,6 +53,7 @@ MODELS = {
 NEEDS = {
     "bloom": "ALiBi",
     "cohere2": "window",
+    "falcon": "ALiBi (RW)",
     "gemma2": "soft cap, window",
     "gemma3": "window",
     "gpt_neo": "window",

@@ -27,6 +27,7 @@ BOS, EOS, MARK = 256, 257, 258
 VOCAB_SIZE = 260  # one id more than the tokenizer has, as padded checkpoints do
 CONTEXT = 256
 FAIL, SLOW, END = "\x01", "\x02", "\x03"  # the step raises; takes 50 ms; an end token is due here
+TAME = "tame"  # a MODEL that takes no orders: for whoever sends it any bytes
 UNTEMPLATED = "untemplated"  # a MODEL without a chat template
 TEMPLATE = (
     "{% for message in messages %}{{ '<mark>' + message.role[0] + message.content }}{% endfor %}"
@@ -51,8 +52,11 @@ class EchoModel:
 
     num_pages, page_size = NUM_PAGES, PAGE_SIZE
 
+    def __init__(self, takes_orders: bool = True) -> None:
+        self.takes_orders = takes_orders
+
     def step(self, rows: Sequence[Row]) -> list[Sampled]:
-        seen = [{*row.prompt, *row.tokens} for row in rows]
+        seen = [{*row.prompt, *row.tokens} if self.takes_orders else set() for row in rows]
         if any(ord(FAIL) in tokens for tokens in seen):
             raise RuntimeError("told to fail")
         if any(ord(SLOW) in tokens for tokens in seen):
@@ -147,7 +151,7 @@ def mass(logprobs: np.ndarray, members: bytes) -> float:
 
 def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:
     engine = Engine(
-        EchoModel(),
+        EchoModel(takes_orders=settings.model != TAME),
         max_batch=settings.max_batch,
         max_batch_tokens=settings.max_batch_tokens,
         max_queue=settings.max_queue,

@@ -39,6 +39,9 @@ class Rule:
     ignores_merges: bool = False  # a word that is a token is that token, whatever the merges say
     adds_bos: bool = False  # where the file does not say
     composes: bool = False  # Unicode's form C first, which llama.cpp leaves out
+    # Splits what the text has become: a character a byte. The second byte of "½" is then a number
+    # by itself, and a space before digits is left alone. llama.cpp splits the text instead.
+    byte_patterns: tuple[str, ...] = ()
 
 
 RULES: Mapping[str, Rule] = {
@@ -56,11 +59,14 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("stablelm2", "megrez"), Rule((QWEN2,))),
     **dict.fromkeys(("bloom", "gpt3-finnish", "poro-chat"), Rule((BLOOM,))),
     **dict.fromkeys(("gpt-4o", "llama4"), Rule((GPT4O,))),
-    "falcon": Rule((r"[\p{P}\$\+<=>\^~\|`]+", GPT2, THREE_DIGITS)),
+    "falcon": Rule((r"[\p{P}\$\+<=>\^~\|`]+", GPT2), byte_patterns=(DIGITS, THREE_DIGITS)),
     "default": Rule((r"[\p{P}\$\+<=>\^~\|]+", GPT2, DIGITS, THREE_DIGITS)),
 }
 
 
 def words(rule: Rule) -> PreTokenizer:
-    splits = [Split(Regex(pattern), "isolated") for pattern in rule.patterns]
-    return Sequence([*splits, ByteLevel(add_prefix_space=False, use_regex=False)])
+    before, after = (
+        [Split(Regex(pattern), "isolated") for pattern in patterns]
+        for patterns in (rule.patterns, rule.byte_patterns)
+    )
+    return Sequence([*before, ByteLevel(add_prefix_space=False, use_regex=False), *after])

@@ -18,6 +18,8 @@ from typing import Literal
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from weights.quant import QuantTensor
+
 # "unrotated": sees everything, in a model whose other layers have rotary positions
 LayerType = Literal["full", "sliding", "unrotated"]
 BlockOrder = Literal["pre_norm", "post_norm", "parallel"]
@@ -69,6 +71,7 @@ class ModelConfig:
     ropes: Mapping[LayerType, Rope] = field(default_factory=dict)  # empty: none are rotated
     long_context: int | None = None  # max_position_embeddings, were ropes' long_factors used
     alibi_max_bias: float | None = None  # heads' slopes are 2 to (-this * i / num_heads)
+    is_alibi_coarse: bool = False  # rounded to bfloat16 position by position: see model/alibi.py
     block_order: BlockOrder = "pre_norm"
     num_parallel_norms: int = 1  # of a "parallel" block
     embedding_size: int | None = None  # of a tied matrix narrower than hidden_size
@@ -113,6 +116,7 @@ class Checkpoint:
     tensors: Mapping[
         str, Tensor
     ]  # read and dequantised one at a time, at each access: take each once
+    packed: Mapping[str, QuantTensor]  # the same again of matrices stored in blocks, as stored
     stored_types: Mapping[str, int]  # tensor type as on disk ("BF16", "Q4_1", ...) -> how many
     tokenizer: Tokenizer
     special: SpecialTokens

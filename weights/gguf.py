@@ -35,6 +35,7 @@ def read_gguf(path: Path) -> Parts:
         "rotary_q": config.num_heads,
         "rotary_k": config.num_kv_heads,
         "grouped": config.num_kv_heads,
+        "stacked": config.num_heads,
     }
     found = read_gguf_tokenizer(metadata)
     return Parts(

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from weights.checkpoint import CheckpointError, UnsupportedCheckpoint
 from weights.families.family import Change, GgufNames
+from weights.gguf_blocks import is_finite, take_apart
 from weights.gguf_directory import TensorInfo
+from weights.quant import KINDS, TILE, QuantTensor, empty, pack
 
 Array = np.ndarray[Any, Any]
 
@@ -51,6 +53,9 @@ PACKED: Mapping[Kind, Any] = {
 EXPONENT = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # all of these bits set: NaN or infinite
 
 
+REORDERED: tuple[Change, ...] = ("rotary_q", "rotary_k", "grouped")
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One tensor on disk, and what must be done to it."""
@@ -74,6 +79,11 @@ class GgufSource:
         self.types: Mapping[str, str] = {
             name: tensor.info.kind.name for name, tensor in stored.items()
         }
+        self.packable = frozenset(
+            name
+            for name, tensor in stored.items()
+            if tensor.info.kind.name in KINDS and len(tensor.info.shape) == 2
+        )
         for name, tensor in stored.items():
             if tensor.info.kind not in PLAIN and tensor.info.kind not in PACKED:
                 raise UnsupportedCheckpoint(f"{name} is stored as {self.types[name]}.")
@@ -95,6 +105,17 @@ class GgufSource:
             place(first, rows)
         return out.sub_(1) if tensor.change == "plus_one" else out
 
+    def read_packed(self, name: str) -> QuantTensor:
+        tensor = self._stored[name]
+        info, kind = tensor.info, KINDS[tensor.info.kind.name]
+        packed = empty(kind, (info.shape[0], info.shape[1]))
+        for first, raw in _raw_tiles(self._path, tensor):
+            rows = take_apart(kind, raw, len(raw))
+            if not is_finite(rows):
+                raise CheckpointError(f"{name} has a value that is NaN or infinite.")
+            pack(packed, first, rows)
+        return packed
+
     def rows(self, name: str, first: int, last: int) -> Tensor:
         """Of a matrix that needs no change: the embedding and the output matrix are such."""
         info = self._stored[name].info
@@ -107,7 +128,7 @@ def _place(out: Array, tensor: Stored) -> Callable[[int, Array], None]:
     """Where rows [first, first + len(rows)) of the file go in the result."""
     if tensor.change == "transposed":
         return lambda first, rows: _put(out.T, first, rows)
-    if tensor.change in ("rotary_q", "rotary_k", "grouped"):
+    if tensor.change in REORDERED:
         # A bias is one row of the file, and has a row a value here.
         by_row = out.reshape(len(out), -1)
         order = _order(len(out), tensor)
@@ -166,6 +187,26 @@ def _chunks(
             yield row, _values(raw, info.kind).reshape(count, width)
 
 
+def _raw_tiles(path: Path, tensor: Stored) -> Iterator[tuple[int, Array]]:
+    """(first row, bytes of each row), whole tiles at a time, in the canonical order of rows."""
+    info = tensor.info
+    num_rows, row_bytes = info.shape[0], info.num_bytes // info.shape[0]
+    step = max(1, CHUNK_VALUES // (TILE * info.shape[1])) * TILE
+    is_reordered = tensor.change in REORDERED
+    with path.open("rb", buffering=0) as file:
+
+        def read(first: int, last: int) -> Array:
+            raw = _read_exactly(
+                file.fileno(), info.offset + first * row_bytes, (last - first) * row_bytes
+            )
+            return raw.reshape(last - first, row_bytes)
+
+        whole = read(0, num_rows)[np.argsort(_order(num_rows, tensor))] if is_reordered else None
+        for first in range(0, num_rows, step):
+            last = min(first + step, num_rows)
+            yield first, read(first, last) if whole is None else whole[first:last]
+
+
 def _read_exactly(descriptor: int, offset: int, num_bytes: int) -> Array:
     raw = np.empty(num_bytes, np.uint8)
     if os.preadv(descriptor, [raw.data], offset) != num_bytes:
@@ -198,17 +239,35 @@ def canonical(
     head_dim: int = 0,
 ) -> dict[str, Stored]:
     """Under the family's names; a name it does not have stays, and is refused later."""
-    found = {}
+    found: dict[str, Stored] = {}
     for name, info in tensors.items():
         place, change = _named(name, names)
         groups = heads.get(change, 1)
-        found[place] = Stored(info, change, groups, head_dim)
         if len(info.shape) > 2:
             raise CheckpointError(f"{name} has shape {info.shape}; a matrix or a vector is needed.")
-        step = groups * head_dim if change == "grouped" else 2 * groups
-        if change in heads and info.shape[0] % step:
+        if not _divides(info.shape[0], change, groups, head_dim):
             raise CheckpointError(f"{name} has {info.shape[0]} rows for {groups} heads.")
+        if change == "stacked":
+            rows = enumerate(_rows_apart(info))
+            found |= {place.format(row): Stored(part, "none", 1) for row, part in rows}
+        else:
+            found[place] = Stored(info, change, groups, head_dim)
     return found
+
+
+def _divides(num_rows: int, change: Change, groups: int, head_dim: int) -> bool:
+    if change in ("rotary_q", "rotary_k"):
+        return num_rows % (2 * groups) == 0
+    if change == "grouped":
+        return num_rows % (groups * head_dim) == 0
+    return change != "stacked" or num_rows <= groups  # keys may have fewer heads
+
+
+def _rows_apart(info: TensorInfo) -> Iterator[TensorInfo]:
+    num_bytes = info.num_bytes // info.shape[0]
+    for row in range(info.shape[0]):
+        at = info.offset + row * num_bytes
+        yield TensorInfo(info.shape[1:] or (1,), info.kind, at, num_bytes)
 
 
 def _named(name: str, names: GgufNames) -> tuple[str, Change]:

@@ -14,6 +14,7 @@ from weights.checkpoint import CheckpointError, UnsupportedCheckpoint
 from weights.families.family import Family
 from weights.fields import shown
 from weights.json_file import read_object
+from weights.quant import QuantTensor
 
 BYTES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -46,6 +47,11 @@ class SafetensorsSource:
         self.types: Mapping[str, str] = {
             name: place.kind for name, (place, _) in self._places.items()
         }
+
+        self.packable: frozenset[str] = frozenset()
+
+    def read_packed(self, name: str) -> QuantTensor:
+        raise KeyError(name)
 
     def num_bytes(self, name: str) -> int:
         return torch.Size(self.shapes[name]).numel() * BYTES[self.types[name]]

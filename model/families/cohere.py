@@ -9,43 +9,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.assemble import Parts
-from model.families.pieces import (
-    attention,
-    embedding,
-    frequencies,
-    gated_mlp,
-    layer_norm,
-    rope_scale,
-)
-from model.rope import rotate_neighbours
-from model.transformer import Attention, HeadNorm, ParallelBlock, Transformer
+from model.families.pieces import attention, decoder, gated_mlp, layer_norm
+from model.transformer import ParallelBlock, Transformer
 from weights.checkpoint import ModelConfig
 
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
-    return Transformer(
-        embedding=embedding(config, parts, "model.embed_tokens"),
-        blocks=[_block(config, parts, layer) for layer in range(config.num_layers)],
-        final_norm=layer_norm(config, parts, "model.norm"),
-        frequencies=frequencies(config),
-        rope_scale=rope_scale(config),
-        kernels=parts.kernels,
-    )
+    return decoder(config, parts, _block, layer_norm(config, parts, "model.norm"))
 
 
 def _block(config: ModelConfig, parts: Parts, layer: int) -> ParallelBlock:
     at = f"model.layers.{layer}"
+    plain = attention(config, parts, layer, f"{at}.self_attn", norm=layer_norm)
     return ParallelBlock(
         attention_norm=layer_norm(config, parts, f"{at}.input_layernorm"),
-        attention=_attention(config, parts, layer),
+        attention=replace(plain, pairs="neighbours"),
         mlp=gated_mlp(config, parts, f"{at}.mlp"),
     )
-
-
-def _attention(config: ModelConfig, parts: Parts, layer: int) -> Attention:
-    at = f"model.layers.{layer}.self_attn"
-    plain = replace(attention(config, parts, layer, at, "o_proj"), rotate=rotate_neighbours)
-    if not config.has_qk_norm:
-        return plain
-    q, k = (HeadNorm(parts.vector(f"{at}.{x}_norm.weight"), config.norm_eps) for x in "qk")
-    return replace(plain, q_norm=q, k_norm=k)

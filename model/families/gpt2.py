@@ -6,36 +6,29 @@ GPT norms sums, GPT-2 what goes into a branch.
 from __future__ import annotations
 
 from model.assemble import Parts
-from model.families.pieces import embedding, layer_norm, scoring
-from model.transformer import (
-    Attention,
-    Block,
-    FusedQKV,
-    PlainMLP,
-    PostNormBlock,
-    Transformer,
-)
+from model.families.pieces import attention_over, decoder, fused_qkv, layer_norm
+from model.transformer import Attention, Block, PlainMLP, PostNormBlock, Transformer
 from weights.checkpoint import ModelConfig
 
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
-    return Transformer(
-        embedding=embedding(config, parts, "transformer.wte"),
-        blocks=[_block(config, parts, layer) for layer in range(config.num_layers)],
-        final_norm=layer_norm(config, parts, "transformer.ln_f"),
-        frequencies={},
-        kernels=parts.kernels,
+    return decoder(
+        config,
+        parts,
+        _block,
+        layer_norm(config, parts, "transformer.ln_f"),
+        table="transformer.wte",
         positions=parts.vector("transformer.wpe.weight"),
     )
 
 
 def build_first(config: ModelConfig, parts: Parts) -> Transformer:
-    return Transformer(
-        embedding=embedding(config, parts, "transformer.tokens_embed"),
-        blocks=[_post_norm_block(config, parts, layer) for layer in range(config.num_layers)],
-        final_norm=None,
-        frequencies={},
-        kernels=parts.kernels,
+    return decoder(
+        config,
+        parts,
+        _post_norm_block,
+        None,
+        table="transformer.tokens_embed",
         positions=parts.vector("transformer.positions_embed.weight"),
     )
 
@@ -61,15 +54,9 @@ def _post_norm_block(config: ModelConfig, parts: Parts, layer: int) -> PostNormB
 
 
 def _attention(config: ModelConfig, parts: Parts, layer: int) -> Attention:
-    at, width = f"transformer.h.{layer}.attn", config.hidden_size
-    return Attention(
-        layer=layer,
-        qkv=FusedQKV(parts.conv1d(f"{at}.c_attn"), (width, width, width)),
-        output=parts.conv1d(f"{at}.c_proj"),
-        head_dim=config.head_dim,
-        scoring=scoring(config, layer),
-        layer_type=config.layer_types[layer],
-    )
+    at = f"transformer.h.{layer}.attn"
+    qkv = fused_qkv(config, parts.conv1d(f"{at}.c_attn"))
+    return attention_over(config, layer, qkv, parts.conv1d(f"{at}.c_proj"))
 
 
 def _mlp(config: ModelConfig, parts: Parts, at: str) -> PlainMLP:

@@ -6,18 +6,18 @@ window in every other layer.
 from __future__ import annotations
 
 from model.assemble import Parts
-from model.families.pieces import attention, embedding, layer_norm, plain_mlp
+from model.families.pieces import attention, decoder, layer_norm, plain_mlp
 from model.transformer import Block, Transformer
 from weights.checkpoint import ModelConfig
 
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
-    return Transformer(
-        embedding=embedding(config, parts, "transformer.wte"),
-        blocks=[_block(config, parts, layer) for layer in range(config.num_layers)],
-        final_norm=layer_norm(config, parts, "transformer.ln_f"),
-        frequencies={},
-        kernels=parts.kernels,
+    return decoder(
+        config,
+        parts,
+        _block,
+        layer_norm(config, parts, "transformer.ln_f"),
+        table="transformer.wte",
         positions=parts.vector("transformer.wpe.weight"),
     )
 

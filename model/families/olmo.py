@@ -10,73 +10,42 @@ from dataclasses import replace
 import torch
 
 from model.assemble import Parts
-from model.families.pieces import (
-    attention,
-    embedding,
-    frequencies,
-    gated_mlp,
-    rms_norm,
-    rope_scale,
-)
-from model.transformer import (
-    AllHeadsNorm,
-    Attention,
-    Block,
-    ClippedQKV,
-    LayerNorm,
-    Transformer,
-)
+from model.families.pieces import attention, clipped, decoder, gated_mlp, rms_norm
+from model.transformer import AllHeadsNorm, Block, LayerNorm, Transformer
 from weights.checkpoint import ModelConfig
 
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
-    norm = LayerNorm(torch.ones(config.hidden_size), None, config.norm_eps)
-    return Transformer(
-        embedding=embedding(config, parts, "model.embed_tokens"),
-        blocks=[_block(config, parts, layer, norm) for layer in range(config.num_layers)],
-        final_norm=norm,
-        frequencies=frequencies(config),
-        rope_scale=rope_scale(config),
-        kernels=parts.kernels,
-    )
+    norm = LayerNorm(torch.ones(config.hidden_size), None, config.norm_eps, parts.kernels)
+
+    def block(config: ModelConfig, parts: Parts, layer: int) -> Block:
+        at = f"model.layers.{layer}"
+        plain = attention(config, parts, layer, f"{at}.self_attn")
+        return Block(
+            attention_norm=norm,
+            attention=replace(plain, qkv=clipped(config, parts, plain.qkv)),
+            mlp_norm=norm,
+            mlp=gated_mlp(config, parts, f"{at}.mlp"),
+        )
+
+    return decoder(config, parts, block, norm)
 
 
 def build_second(config: ModelConfig, parts: Parts) -> Transformer:
-    return Transformer(
-        embedding=embedding(config, parts, "model.embed_tokens"),
-        blocks=[_second_block(config, parts, layer) for layer in range(config.num_layers)],
-        final_norm=rms_norm(config, parts, "model.norm"),
-        frequencies=frequencies(config),
-        rope_scale=rope_scale(config),
-        kernels=parts.kernels,
-    )
-
-
-def _block(config: ModelConfig, parts: Parts, layer: int, norm: LayerNorm) -> Block:
-    at = f"model.layers.{layer}"
-    return Block(
-        attention_norm=norm,
-        attention=_clipped(config, attention(config, parts, layer, f"{at}.self_attn", "o_proj")),
-        mlp_norm=norm,
-        mlp=gated_mlp(config, parts, f"{at}.mlp"),
-    )
-
-
-def _clipped(config: ModelConfig, plain: Attention) -> Attention:
-    if config.qkv_limit is None:
-        return plain
-    return replace(plain, qkv=ClippedQKV(plain.qkv, config.qkv_limit))
+    return decoder(config, parts, _second_block, rms_norm(config, parts, "model.norm"))
 
 
 def _second_block(config: ModelConfig, parts: Parts, layer: int) -> Block:
     at = f"model.layers.{layer}"
-    q, k = (AllHeadsNorm(rms_norm(config, parts, f"{at}.self_attn.{x}_norm")) for x in "qk")
-    plain = attention(config, parts, layer, f"{at}.self_attn", "o_proj")
     return Block(
         attention_norm=None,
-        attention=replace(plain, q_norm=q, k_norm=k),
+        attention=attention(config, parts, layer, f"{at}.self_attn", norm=_all_heads_norm),
         attention_post_norm=rms_norm(config, parts, f"{at}.post_attention_layernorm"),
         mlp_norm=None,
         mlp=gated_mlp(config, parts, f"{at}.mlp"),
         mlp_post_norm=rms_norm(config, parts, f"{at}.post_feedforward_layernorm"),
     )
+
+
+def _all_heads_norm(config: ModelConfig, parts: Parts, name: str) -> AllHeadsNorm:
+    return AllHeadsNorm(rms_norm(config, parts, name))

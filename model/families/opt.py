@@ -6,7 +6,7 @@ and a tied matrix of half its width with a projection at each end.
 from __future__ import annotations
 
 from model.assemble import Parts
-from model.families.pieces import attention, embedding, layer_norm, linear, plain_mlp
+from model.families.pieces import attention, decoder, layer_norm, linear, plain_mlp
 from model.linear import Linear
 from model.transformer import Block, PostNormBlock, Transformer
 from weights.checkpoint import ModelConfig
@@ -16,16 +16,15 @@ FIRST_POSITION = 2  # rows 0 and 1 were for padding
 
 def build(config: ModelConfig, parts: Parts) -> Transformer:
     norm = "model.decoder.final_layer_norm"
-    block = _post_norm_block if config.block_order == "post_norm" else _block
-    return Transformer(
-        embedding=embedding(config, parts, "model.decoder.embed_tokens"),
-        blocks=[block(config, parts, layer) for layer in range(config.num_layers)],
-        final_norm=layer_norm(config, parts, norm) if f"{norm}.weight" in parts.tensors else None,
-        frequencies={},
-        kernels=parts.kernels,
+    return decoder(
+        config,
+        parts,
+        _post_norm_block if config.block_order == "post_norm" else _block,
+        layer_norm(config, parts, norm) if f"{norm}.weight" in parts.tensors else None,
+        table="model.decoder.embed_tokens",
         positions=parts.vector("model.decoder.embed_positions.weight")[FIRST_POSITION:],
         entry=_projection(config, parts, "model.decoder.project_in"),
-        exit=_projection(config, parts, "model.decoder.project_out"),
+        final=_projection(config, parts, "model.decoder.project_out"),
     )
 
 

@@ -10,15 +10,17 @@ import logging
 
 import torch
 
-from model.kernels.interface import Draw, Gate, Kernels, Spans, logprobs_of
+from model.kernels.interface import Draw, Gate, InputBits, Kernels, Pairs, Spans, logprobs_of
 from model.kernels.native import NativeKernels
 from model.kernels.reference import TorchKernels
 
 __all__ = [
     "Draw",
     "Gate",
+    "InputBits",
     "Kernels",
     "NativeKernels",
+    "Pairs",
     "Spans",
     "TorchKernels",
     "choose",

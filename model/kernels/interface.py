@@ -14,8 +14,11 @@ from typing import Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from model.attention import Scoring
+from weights.quant import QuantTensor
 
 Gate = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Pairs = Literal["halves", "neighbours"]  # which of a head's R places turn together
+InputBits = Literal[8, 16]
 
 
 class Draw(NamedTuple):
@@ -57,6 +60,19 @@ class Kernels(Protocol):
         """x (N,C) float32, weight (O,C) float32 or bfloat16, bias (O,) -> x @ weight.T (N,O)."""
         ...
 
+    def quantised(
+        self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
+    ) -> Tensor:
+        """
+        x (N,C) float32, weight (O,C) -> x @ weight.T (N,O), x rounded to integers of so many bits,
+        each 32 of a row by a scale of their own.
+        """
+        ...
+
+    def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:
+        """rows (N,) int64 -> those of the table (N,C) float32, to the bit what it stands for."""
+        ...
+
     def attend(
         self,
         q: Tensor,
@@ -71,12 +87,73 @@ class Kernels(Protocol):
         """
         ...
 
+    def write(self, keys: Tensor, values: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """
+        keys and values (P,page_size,K,D) at slots (N,) = page * page_size + offset become k and v
+        (N,K,D).
+        """
+        ...
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, onto: Tensor | None = None) -> Tensor:
+        """x (...,W), weight (W,) -> x / sqrt(mean(x^2) + eps) * weight + onto."""
+        ...
+
+    def layer_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        onto: Tensor | None = None,
+    ) -> Tensor:
+        """
+        x (N,W) with weight (W,), or x (N,H,W) with one for each head (H,W); bias (W,) ->
+        (x - mean) / sqrt(variance + eps) * weight + bias + onto.
+        """
+        ...
+
+    def add(self, x: Tensor, onto: Tensor | None, by: float = 1.0) -> Tensor:
+        """-> x * by + onto. May overwrite x."""
+        ...
+
+    def clamp(self, limit: float, x: Tensor) -> Tensor:
+        """-> x, where it leaves [-limit, limit] the nearer end. May overwrite x."""
+        ...
+
+    def columns(self, x: Tensor, first: int, width: int, step: int = 0, count: int = 1) -> Tensor:
+        """
+        x (N,W) -> (N,count*width): columns first + i * step .. + width, i below count.
+
+        Of rows q q k v, q q k v, heads two wide, columns(x, 0, 4, 8, 2) are the queries.
+        """
+        ...
+
+    def angles(
+        self, positions: Tensor, frequencies: Tensor, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """
+        positions (N,), frequencies (R/2,), radians a position -> cosines and sines times scale,
+        each (N,1,R/2), one for all heads.
+        """
+        ...
+
+    def rotate(self, cosines: Tensor, sines: Tensor, pairs: Pairs, x: Tensor) -> Tensor:
+        """
+        cosines and sines (N,1,R/2), x (N,H,D) -> (N,H,D): the first R of D turn, the rest pass. May
+        overwrite x.
+        """
+        ...
+
     def gate(self, kind: Gate, x: Tensor, up: Tensor | None) -> Tensor:
         """x and up (N,C) -> kind(x) * up, or kind(x). May overwrite x."""
         ...
 
     def cap(self, limit: float, x: Tensor) -> Tensor:
         """x (N,V) -> limit * tanh(x / limit). May overwrite x."""
+        ...
+
+    def is_finite(self, x: Tensor) -> bool:
+        """Every element of it."""
         ...
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:

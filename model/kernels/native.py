@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -17,27 +18,41 @@ import torch
 from torch import Tensor
 
 from model.attention import Scoring
-from model.kernels.interface import Draw, Gate, Spans
+from model.kernels import native_distributions, native_rowwise
+from model.kernels.arguments import PerStep, Rows
+from model.kernels.arguments import floats as _floats
+from model.kernels.arguments import ids as _ids
+from model.kernels.interface import Gate, InputBits, Spans
+from model.kernels.native_distributions import NativeDistributions
+from model.kernels.native_rowwise import NativeRowwise
+from model.kernels.tape import Call, NotRecordable, Tape
+from weights.quant import KINDS, TILE, QuantTensor
 
 MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
 GATES: Mapping[Gate, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}  # jobs.hpp: Gate
+KIND_NUMBERS = {  # quantised.hpp: CodeKind
+    kind: (ctypes.c_int32 * 5)(
+        kind.bits, kind.zero, kind.has_offset, kind.group, kind.groups_per_scale
+    )
+    for kind in KINDS.values()
+}
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
-SIGNATURES: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
+SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "open": (_P, (ctypes.c_char_p, _I)),
     "close": (None, (_P,)),
     "name": (ctypes.c_char_p, (_P,)),
-    "linear": (None, (_P, _P, _P, _I, _P, _P, _L, _L, _L)),
-    "attend": (None, (_P, _P, _P, _P, _P, _P, _L, _P, _L, _L, _L, _L, _P, _F, _L, _F)),
-    "log_sum_exp": (None, (_P, _P, _P, _P, _L, _L)),
-    "entropy": (None, (_P, _P, _P, _P, _L, _L)),
-    "ranks": (None, (_P, _P, _P, _P, _P, _P, _L, _L)),
-    "top": (None, (_P, _P, _P, _P, _L, _L, _L)),
-    "choose": (None, (_P, _P, _P, _P, _P, _P, _L, _L)),
-    "gate": (None, (_P, _I, _P, _P, _L)),
+    "linear": (None, (_P, _P, _P, _I, _P, _P, Rows, _L, _L)),
+    "quantised_linear": (None, (_P, _P, _P, _P, _P, _P, Rows, _L, _L, _I)),
+    "quantised_lookup": (None, (_P, _P, _P, _P, _L, _L, _L)),
+    "attend": (None, (_P, _P, _P, _P, _P, _P, PerStep, _P, _L, _L, _L, _L, _P, _I, _F, _L, _F)),
+    "gate": (None, (_P, _I, _P, _P, Rows)),
     "cap": (None, (_P, _F, _P, _L)),
+    "played": (_P, (ctypes.c_char_p,)),
+    "play": (None, (_P, _P, _L, _L, _P, _P)),
 }
+ALL_SIGNATURES = SIGNATURES | native_rowwise.SIGNATURES | native_distributions.SIGNATURES
 
 
 def _load() -> ctypes.CDLL:
@@ -47,30 +62,59 @@ def _load() -> ctypes.CDLL:
     if not built:
         raise FileNotFoundError("they were not built: the installation found no C++17 compiler")
     library = ctypes.CDLL(str(built[0]))
-    for name, (result, arguments) in SIGNATURES.items():
+    for name, (result, arguments) in ALL_SIGNATURES.items():
         function = getattr(library, f"tiedlm_{name}")
         function.restype, function.argtypes = result, arguments
     return library
 
 
-class NativeKernels:
+class NativeKernels(NativeRowwise, NativeDistributions):
+    signatures = ALL_SIGNATURES
+
     def __init__(self, threads: int, instruction_set: str = "") -> None:
         """instruction_set: one of INSTRUCTION_SETS, "" for the best. OSError: not to be had."""
         library = _load()
         context = library.tiedlm_open(instruction_set.encode(), threads)
         if context is None:
             raise OSError(f"this processor has no {instruction_set}")
-        self._library, self._context = library, context
+        self._library, self._context, self._new = library, context, torch.empty
         self.name: str = library.tiedlm_name(context).decode()
         # Not at exit, when another thread may be inside; the process ends its threads anyway.
         weakref.finalize(self, library.tiedlm_close, context).atexit = False
+
+    @contextmanager
+    def write_on(self, tape: Tape) -> Iterator[None]:
+        """Meanwhile calls are noted, not made: what they are to write stays as it is."""
+        library = self._library
+        self._library, self._new = tape, tape.new
+        try:
+            yield
+        finally:
+            self._library, self._new = library, torch.empty
+
+    def played(self, name: str) -> int:
+        """-> Call.function for a function's name."""
+        function: int | None = self._library.tiedlm_played(name.encode())
+        if function is None:
+            raise NotRecordable(f"csrc/program.cpp does not list {name}")
+        return function
+
+    def play(
+        self,
+        calls: ctypes.Array[Call],
+        num_tokens: int,
+        arena: int,
+        bound: ctypes.Array[ctypes.c_int64],
+    ) -> None:
+        """arena: an address that every ARENA argument is told from; bound: the BOUND ones."""
+        self._library.tiedlm_play(self._context, calls, len(calls), num_tokens, arena, bound)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x.contiguous()
         (num_rows, width), num_outputs = x.shape, weight.shape[0]
         assert weight.shape[1] == width
         assert weight.is_contiguous()
-        out = torch.empty(num_rows, num_outputs)
+        out = self._new(num_rows, num_outputs)
         self._library.tiedlm_linear(
             self._context,
             _floats(x),
@@ -84,6 +128,44 @@ class NativeKernels:
         )
         return out
 
+    def quantised(
+        self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
+    ) -> Tensor:
+        x = x.contiguous()
+        (num_rows, width), num_outputs = x.shape, weight.shape[0]
+        assert weight.shape[1] == width
+        out = self._new(num_rows, num_outputs)
+        self._library.tiedlm_quantised_linear(
+            self._context,
+            _floats(x),
+            _codes(weight),
+            KIND_NUMBERS[weight.kind],
+            None if bias is None else _floats(bias),
+            out.data_ptr(),
+            num_rows,
+            width,
+            num_outputs,
+            bits == 16,
+        )
+        return out
+
+    def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:
+        num_rows, width = table.shape
+        out = torch.empty(len(rows), width)
+        if not len(rows):
+            return out
+        assert 0 <= int(rows.min()) <= int(rows.max()) < num_rows
+        self._library.tiedlm_quantised_lookup(
+            _codes(table),
+            KIND_NUMBERS[table.kind],
+            _ids(rows),
+            out.data_ptr(),
+            len(rows),
+            width,
+            num_rows,
+        )
+        return out
+
     def attend(
         self,
         q: Tensor,
@@ -93,7 +175,7 @@ class NativeKernels:
         scoring: Scoring,
     ) -> Tensor:
         q, slopes = q.contiguous(), scoring.slopes
-        out = torch.empty_like(q)
+        out = self._new(*q.shape)
         _, page_size, num_kv_heads, head_dim = keys.shape
         assert keys.shape == values.shape
         assert q.shape[2] == head_dim
@@ -113,6 +195,7 @@ class NativeKernels:
             head_dim,
             page_size,
             None if slopes is None else _floats(slopes),
+            scoring.is_coarse,
             scoring.scale,
             scoring.window or 0,
             scoring.cap or 0.0,
@@ -131,107 +214,9 @@ class NativeKernels:
         self._library.tiedlm_cap(self._context, limit, _floats(x), x.numel())
         return x
 
-    def log_sum_exp(self, logits: Tensor) -> Tensor:
-        return self._log_sum_exp(logits.contiguous(), None)
 
-    def log_softmax(self, logits: Tensor) -> Tensor:
-        logits = logits.contiguous()
-        out = torch.empty_like(logits)
-        self._log_sum_exp(logits, out)
-        return out
-
-    def _log_sum_exp(self, logits: Tensor, logprobs: Tensor | None) -> Tensor:
-        sums = torch.empty(len(logits), dtype=torch.float64)
-        out = None if logprobs is None else logprobs.data_ptr()
-        self._library.tiedlm_log_sum_exp(
-            self._context, _floats(logits), sums.data_ptr(), out, *logits.shape
-        )
-        return sums
-
-    def entropy(self, logits: Tensor, sums: Tensor | None = None) -> Tensor:
-        logits = logits.contiguous()
-        out = torch.empty(len(logits), dtype=torch.float64)
-        self._library.tiedlm_entropy(
-            self._context, _floats(logits), _sums(sums, logits), out.data_ptr(), *logits.shape
-        )
-        return out
-
-    def ranks(
-        self, logits: Tensor, rows: Tensor, tokens: Tensor, sums: Tensor | None = None
-    ) -> Tensor:
-        (num_rows, vocab_size), out = logits.shape, torch.empty_like(tokens)
-        if not len(tokens):
-            return out
-        assert 0 <= int(rows.min()) <= int(rows.max()) < num_rows
-        assert 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size
-        self._library.tiedlm_ranks(
-            self._context,
-            _floats(logits),
-            _sums(sums, logits),
-            _ids(rows),
-            _ids(tokens),
-            out.data_ptr(),
-            len(tokens),
-            vocab_size,
-        )
-        return out
-
-    def top(self, logits: Tensor, count: int, sums: Tensor | None = None) -> Tensor:
-        num_rows, vocab_size = logits.shape
-        assert 1 <= count <= vocab_size
-        out = torch.empty(num_rows, count, dtype=torch.int64)
-        self._library.tiedlm_top(
-            self._context,
-            _floats(logits),
-            _sums(sums, logits),
-            out.data_ptr(),
-            num_rows,
-            vocab_size,
-            count,
-        )
-        return out
-
-    def choose(
-        self,
-        logits: Tensor,
-        draws: Sequence[Draw],
-        sums: Tensor | None = None,
-        has_processed: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        assert len(draws) == len(logits)
-        if sums is None:
-            sums = torch.full((len(draws),), torch.nan, dtype=torch.float64)
-        numbers = torch.tensor(draws, dtype=torch.float64)
-        tokens = torch.empty(len(draws), dtype=torch.int64)
-        shown = torch.empty_like(logits) if has_processed else None
-        self._library.tiedlm_choose(
-            self._context,
-            _floats(logits),
-            _sums(sums, logits),
-            numbers.data_ptr(),
-            tokens.data_ptr(),
-            None if shown is None else shown.data_ptr(),
-            *logits.shape,
-        )
-        return tokens, shown
-
-
-def _floats(x: Tensor) -> int:
-    assert x.dtype == torch.float32
-    assert x.is_contiguous()
-    return x.data_ptr()
-
-
-def _sums(x: Tensor | None, logits: Tensor) -> int | None:
-    if x is None:
-        return None
-    assert x.dtype == torch.float64
-    assert x.shape == logits.shape[:1]
-    assert x.is_contiguous()
-    return x.data_ptr()
-
-
-def _ids(x: Tensor) -> int:
-    assert x.dtype == torch.int64
-    assert x.is_contiguous()
-    return x.data_ptr()
+def _codes(x: QuantTensor) -> int:
+    assert x.data.dtype == torch.uint8
+    assert x.data.is_contiguous()
+    assert x.data.shape == (-(-x.shape[0] // TILE), x.layout.tile_bytes)
+    return x.data.data_ptr()

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.attention import Scoring, attend, attend_fused
-from model.kernels.interface import Draw, Gate, Spans, logprobs_of
+from model.kernels.interface import Draw, Gate, InputBits, Pairs, Spans, logprobs_of
+from model.kernels.reference_quantised import rounded
 from model.kernels.reference_sampling import pick, scale, truncate
+from model.rope import angles, rotate, rotate_neighbours
+from weights.quant import TILE, QuantTensor, dequantize, dequantize_rows
 
 BLOCK_BYTES = 1 << 20  # of float32: half of a usual second-level cache
 
@@ -35,6 +38,20 @@ class TorchKernels:
             return F.linear(x, weight, bias)
         out = _widened(x, weight)
         return out if bias is None else out.add_(bias)
+
+    def quantised(
+        self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
+    ) -> Tensor:
+        x, (num_outputs, width) = rounded(x, bits), weight.shape
+        out = x.new_empty(len(x), num_outputs)
+        step = TILE * max(1, BLOCK_BYTES // (4 * TILE * width))
+        for first in range(0, num_outputs, step):
+            block = dequantize(weight, first, min(first + step, num_outputs))
+            torch.mm(x, block.T, out=out[:, first : first + step])
+        return out if bias is None else out.add_(bias)
+
+    def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:
+        return dequantize_rows(table, rows)
 
     def attend(
         self,
@@ -57,11 +74,51 @@ class TorchKernels:
             out[tokens] = attended(q[None, tokens], k, v, positions, scoring)[0]
         return out
 
+    def write(self, keys: Tensor, values: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        keys.flatten(0, 1).index_copy_(0, slots, k)
+        values.flatten(0, 1).index_copy_(0, slots, v)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, onto: Tensor | None = None) -> Tensor:
+        return _sum(F.rms_norm(x, weight.shape, weight, eps), onto)
+
+    def layer_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        onto: Tensor | None = None,
+    ) -> Tensor:
+        normed = F.layer_norm(x, weight.shape[-1:], eps=eps).mul_(weight)
+        return _sum(normed if bias is None else normed.add_(bias), onto)
+
+    def add(self, x: Tensor, onto: Tensor | None, by: float = 1.0) -> Tensor:
+        return _sum(x if by == 1.0 else x.mul_(by), onto)
+
+    def clamp(self, limit: float, x: Tensor) -> Tensor:
+        return x.clamp_(-limit, limit)
+
+    def columns(self, x: Tensor, first: int, width: int, step: int = 0, count: int = 1) -> Tensor:
+        starts = range(first, first + count * step, step) if step else [first]
+        return torch.cat([x[:, start : start + width] for start in starts], dim=-1)
+
+    def angles(
+        self, positions: Tensor, frequencies: Tensor, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        return angles(positions, frequencies, scale)
+
+    def rotate(self, cosines: Tensor, sines: Tensor, pairs: Pairs, x: Tensor) -> Tensor:
+        turned = rotate if pairs == "halves" else rotate_neighbours
+        return turned(x, cosines, sines)
+
     def gate(self, kind: Gate, x: Tensor, up: Tensor | None) -> Tensor:
         return GATES[kind](x) if up is None else GATES[kind](x).mul_(up)
 
     def cap(self, limit: float, x: Tensor) -> Tensor:
         return x.div_(limit).tanh_().mul_(limit)
+
+    def is_finite(self, x: Tensor) -> bool:
+        return bool(x.isfinite().all())
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:
         return logits.double().logsumexp(-1)
@@ -110,6 +167,10 @@ class TorchKernels:
 
 def _logprobs(logits: Tensor, sums: Tensor | None) -> Tensor:
     return logits if sums is None else logprobs_of(logits, sums)
+
+
+def _sum(x: Tensor, onto: Tensor | None) -> Tensor:
+    return x if onto is None else x.add_(onto)
 
 
 def _widened(x: Tensor, weight: Tensor) -> Tensor:

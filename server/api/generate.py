@@ -138,10 +138,11 @@ def check_reports(body: GenerateBody, plan: Plan, model: ServedModel, settings: 
         value = getattr(body, name)
         if value is not None and value > most:
             raise BadRequest(f"{name} is {value}; at most {most} is allowed", name)
-    if (reports := num_reports(plan)) > settings.max_reports:
+    allowed = max(settings.max_reports, most + 1)  # of one token they always may be asked
+    if (reports := num_reports(plan)) > allowed:
         raise BadRequest(
             f"this asks for up to {reports} log-probabilities (tokens x (alternatives + 1)); at "
-            f"most {settings.max_reports} are allowed in one call",
+            f"most {allowed} are allowed in one call",
             "logprobs" if body.logprobs is not None else "prompt_logprobs",
         )
 

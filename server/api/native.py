@@ -41,6 +41,19 @@ from server.api.waves import Call
 router = APIRouter(route_class=JsonRoute, redirect_slashes=False)
 
 NPY = "application/x-npy"
+# For readers of the OpenAPI document: what the tokens of one answer can be sent on as.
+TOKENS_GO_ON: Json = {
+    name: {"operationId": operation, "requestBody": {field: "$response.body#/tokens"}}
+    for name, operation, field in (
+        ("text", "detokenize_detokenize_post", "tokens"),
+        ("generation", "generate_generate_post", "prompt"),
+        (
+            "probabilities",
+            "next_token_probabilities_next_token_probabilities_post",
+            "prompt",
+        ),
+    )
+}
 
 
 @router.post(
@@ -149,7 +162,10 @@ def new_call(request: Request, service: Service, kind: str) -> Call:
     )
 
 
-@router.post("/tokenize", responses={200: {"model": answers.Tokenized}, **MODEL_ERRORS})
+@router.post(
+    "/tokenize",
+    responses={200: {"model": answers.Tokenized, "links": TOKENS_GO_ON}, **MODEL_ERRORS},
+)
 async def tokenize(body: TokenizeBody, service: CurrentService, model: CurrentModel) -> Response:
     """The tokens of a text, and the characters that each has bytes of."""
     check_bytes(body.prompt, model, "prompt")

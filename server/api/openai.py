@@ -25,8 +25,17 @@ from server.api.tokens import Json
 
 router = APIRouter(route_class=JsonRoute, redirect_slashes=False, prefix="/v1")
 
+MODEL_OF_LIST: Json = {  # for readers of the OpenAPI document
+    "model": {
+        "operationId": "one_model_v1_models__name__get",
+        "parameters": {"name": "$response.body#/data/0/id"},
+    }
+}
 
-@router.get("/models", responses={200: {"model": answers.Models}, **MODEL_ERRORS})
+
+@router.get(
+    "/models", responses={200: {"model": answers.Models, "links": MODEL_OF_LIST}, **MODEL_ERRORS}
+)
 async def models(service: CurrentService, model: CurrentModel) -> Response:
     """The one model that is served."""
     return await json_answer({"object": "list", "data": [model_card(service, model)]}, 0)

@@ -11,9 +11,10 @@ from importlib.resources import files
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from server.api.body import MAX_DEPTH
 from server.api.encode import dumps
 from server.api.responses import MODEL_ERRORS, PLAIN_ERRORS, errors
-from server.api.schemas import answers
+from server.api.schemas import answers, fields
 from server.api.service import CurrentModel, CurrentService
 
 router = APIRouter(redirect_slashes=False)
@@ -26,6 +27,13 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+FIXED_LIMITS: Mapping[str, int] = {  # those of the API that no flag changes
+    "max_stops": fields.MAX_STOPS,
+    "max_stop_bytes": fields.MAX_STOP_BYTES,
+    "max_logit_biases": fields.MAX_LOGIT_BIASES,
+    "max_continuations": fields.MAX_CONTINUATIONS,
+    "max_json_depth": MAX_DEPTH,
+}
 MEDIA_TYPES: Mapping[str, str] = {
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -95,7 +103,7 @@ async def props(service: CurrentService, model: CurrentModel) -> Response:
             "kernels": model.kernels,
             "model_sha256": model.sha256,
             "tie": tie,
-            "limits": service.limits(model),
+            "limits": {**service.limits(model), **FIXED_LIMITS},
         }
     )
 

@@ -27,7 +27,7 @@ MEANINGS = {
     413: "The body is larger than --max-body-bytes",
     415: "The body is not application/json in UTF-8, or is encoded",
     421: "Host is not allowed",
-    429: "The queue is full; see Retry-After",
+    429: "The queue is full, or --max-connections are open; see Retry-After",
     431: "The headers are larger than --max-header-bytes",
     500: "A bug of this server",
     503: "The model is being loaded, or the server is shutting down; see Retry-After",
@@ -38,7 +38,7 @@ def errors(*statuses: int) -> Responses:
     return {status: {"model": ErrorBody, "description": MEANINGS[status]} for status in statuses}
 
 
-PLAIN_ERRORS = errors(400, 401, 404, 405, 408, 421, 431, 500)
+PLAIN_ERRORS = errors(400, 401, 404, 405, 408, 413, 421, 429, 431, 500)
 MODEL_ERRORS = errors(400, 401, 404, 405, 408, 413, 415, 421, 429, 431, 500, 503)
 
 

@@ -24,14 +24,17 @@ PATIENCE = 30  # seconds that anything may take before a test gives up on it
 
 
 class Server:
-    """Started with port 0; the port is read from its log. Its standard error is kept in `log`."""
+    """Its port, free unless given, is read from its log. Both of its outputs are kept in `log`."""
 
-    def __init__(self, *flags: str, command: list[str] = SCRIPTED, **env: str) -> None:
+    def __init__(
+        self, *flags: str, command: list[str] = SCRIPTED, port: int = 0, **env: str
+    ) -> None:
         self.process = subprocess.Popen(
-            [*command, *flags, "--port", "0"],
+            [*command, *flags, "--port", str(port)],
             cwd=ROOT,
             env=clean_environment() | env,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         self.log: list[str] = []
@@ -43,8 +46,8 @@ class Server:
         self.http = httpx.Client(base_url=self.url, timeout=PATIENCE)
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             with self.lines:
                 self.log.append(line)
                 self.lines.notify_all()
@@ -105,8 +108,8 @@ class Server:
             self.process.kill()
         self.process.wait(PATIENCE)
         self.reader.join(PATIENCE)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def clean_environment() -> dict[str, str]:
@@ -156,6 +159,14 @@ def request_bytes(body: bytes, path: str = "/generate", *headers: str) -> bytes:
         *headers,
     ]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def run_command(*command: str) -> subprocess.CompletedProcess[str]:
+    """Until it ends by itself, with the interpreter of the tests as `python`."""
+    env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 def events(response: httpx.Response) -> Iterator[dict | str]:

@@ -31,9 +31,9 @@ FLAGS = ("--kv-cache-tokens", "2048", "--max-context", "1024", "--max-batch", "1
 WORDS = Path(__file__).read_text().split()
 
 
-@pytest.fixture(scope="module")
-def smollm():
-    with Server(*FLAGS, command=[*TIEDLM, "serve"]) as running:
+@pytest.fixture(scope="module", params=["auto", "float32", "bfloat16", "int8", "int4"])
+def smollm(request):
+    with Server(*FLAGS, "--precision", request.param, command=[*TIEDLM, "serve"]) as running:
         yield running.ready(patience=600)
 
 

@@ -16,7 +16,7 @@ from tests.end_to_end.running import (
     read_answer,
     request_bytes,
 )
-from tests.scripted import SLOW
+from tests.scripted import SLOW, VOCAB_SIZE
 
 # 60 steps of 50 ms: long enough to look at the server meanwhile.
 LONG = {"prompt": "ab" + SLOW, "max_tokens": 60, "ignore_eos": True, "stream": True}
@@ -148,6 +148,15 @@ def test_flags_reach_the_server():
         answer = server.generate("a", max_tokens=1, logprobs=260)
         assert len(answer["choices"][0]["tokens"][0]["top"]) == 260
         assert server.post("/generate", {"prompt": "a", "n": 4}).status_code == 400
+
+
+def test_the_whole_vocabulary_of_one_token_may_always_be_asked_for():
+    """With 262,144 tokens --max-logprobs -1 was one more than --max-reports allows."""
+    with Server("--max-logprobs", "-1", "--max-reports", str(VOCAB_SIZE)) as server:
+        server.ready()
+        body = {"prompt": "a", "logprobs": VOCAB_SIZE, "max_tokens": 1}
+        assert server.post("/generate", body).status_code == 200
+        assert server.post("/generate", body | {"max_tokens": 2}).status_code == 400
 
 
 def test_prompts_are_never_logged():

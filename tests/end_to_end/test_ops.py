@@ -4,6 +4,7 @@ import jsonschema
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.api.ops import FIXED_LIMITS
 from server.settings import LIMITS
 from tests.scripted import CONTEXT, VOCAB_SIZE
 
@@ -75,7 +76,7 @@ def test_props_names_the_model_and_every_limit(server):
     props = server.http.get("/props").json()
     assert (props["vocab_size"], props["context_length"]) == (VOCAB_SIZE, CONTEXT)
     assert props["tie"] == {"tied": True, "embedding_bytes": 0, "shares_storage": True}
-    assert set(props["limits"]) == set(LIMITS)
+    assert set(props["limits"]) == {*LIMITS, *FIXED_LIMITS}
     assert all(value is not None for value in props["limits"].values())
     assert props["limits"]["max_body_bytes"] == 2**20
     assert props["limits"]["read_timeout"] == 1

@@ -52,10 +52,16 @@ def test_headers_too_large_are_refused(server, size, where):
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         POST + b"Content-Length: -1\r\n\r\n",
         POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        POST + b"Content-Length: 2, 2\r\n\r\n{}",
+        POST + b"X-Folded: a\r\n b\r\nContent-Length: 2\r\n\r\n{}",
+        OK.replace(b"\r\n", b"\n"),
         POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
         POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 17,
     ],
 )
 def test_what_is_no_request_is_refused_and_cut(server, request_):
@@ -108,6 +114,23 @@ def test_an_answer_before_the_body_is_whole_does_not_wait_for_it(server):
     answer = server.raw(head + b"{")
     check(answer, 413, "body_too_large")
     assert time.monotonic() - before < 0.9
+
+
+def test_a_chunk_too_large_is_refused_when_it_is_announced(server):
+    before = time.monotonic()
+    answer = server.raw(POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 16 + b"\r\n{")
+    check(answer, 413, "body_too_large")
+    assert time.monotonic() - before < 0.9  # --read-timeout is 1
+
+
+def test_a_body_in_chunks_of_one_byte_holds_nobody_up(server):
+    """Each chunk used to be a turn of the protocol, 33 microseconds of the event loop."""
+    body = json.dumps({"prompt": "ab", "max_tokens": 1}).encode().ljust(60_000)
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    before = time.monotonic()
+    answer = server.raw(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert answer.status == 200
+    assert time.monotonic() - before < 2
 
 
 def test_a_refused_upload_is_cut_when_it_does_not_end(server):

@@ -8,6 +8,7 @@ from model.generate import generate, logits
 from model.kernels import TorchKernels
 from model.kv_pool import KVPool
 from model.paged import PagedMemory, plan
+from model.program import record
 from model.runner import build_transformer
 from model.step import Row
 from tests.model.tiny_families import VOCAB_SIZE
@@ -33,18 +34,23 @@ class Ours:
         return logits(self.transformer, tokens)
 
     @torch.inference_mode()
-    def chunked(self, tokens, company, cuts=CHUNKS):
+    def chunked(self, tokens, company, cuts=CHUNKS, is_replayed=False):
         """In pages, in chunks, each beside a row of another sequence that decodes on."""
         num_pages = 2 * -(-LENGTH // PAGE_SIZE)
         pool = KVPool(self.config, num_pages, PAGE_SIZE)
+        program = record(self.transformer, pool) if is_replayed else None
         pages = torch.randperm(num_pages, generator=torch.Generator().manual_seed(1)).tolist()
         mine, others = tuple(pages[: num_pages // 2]), tuple(pages[num_pages // 2 :])
         found = []
         for step, (start, end) in enumerate(itertools.pairwise((0, *cuts, LENGTH))):
             rows = [Row((company[step],), step, others), Row(tuple(tokens[start:end]), start, mine)]
             batch = plan(rows, PAGE_SIZE)
-            memory = PagedMemory(pool, batch, self.transformer.kernels)
-            hidden = self.transformer.forward(batch.tokens, batch.positions, memory)
+            if program is None:
+                memory = PagedMemory(pool, batch, self.transformer.kernels)
+                hidden = self.transformer.forward(batch.tokens, batch.positions, memory)
+            else:
+                x = self.transformer.enter(batch.tokens, batch.positions)
+                hidden = program.run(x, batch)
             found.append(self.transformer.embedding.logits(hidden)[1:])
         return torch.cat(found)
 
@@ -63,4 +69,6 @@ def measure(theirs, folder):
         "chunked": native.chunked(tokens, company),
         "reference": plain.chunked(tokens, company),
     }
-    return {way: float((out - expected).abs().max()) for way, out in found.items()}, expected
+    differences = {way: float((out - expected).abs().max()) for way, out in found.items()}
+    between = float((found["chunked"] - found["reference"]).abs().max())
+    return differences | {"native from reference": between}, expected

@@ -1,6 +1,7 @@
 """The same weights from a GGUF file: every family that GGUF has, every kind of matrix."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from gguf import GGMLQuantizationType as Kind
 from model.generate import logits
 from model.runner import build_transformer
 from tests.model.parity import prompt
-from tests.model.tiny_families import TINY, make
+from tests.model.tiny_families import TINY, make, save
 from tests.weights.convert import ARCHITECTURES, convert
+from weights import quant
 from weights.families import FAMILIES
 from weights.load import load
+from weights.quant import dequantize
 
 KINDS = (
     *(Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1),
@@ -29,9 +32,9 @@ UNSAYABLE = {
     "gpt2: narrow MLP, exact GELU",
     "qwen2: a window in its upper layers",
     "smollm3: layers without positions as listed",
-    "stablelm: parallel, normed heads, biases",
     "mpt: queries, keys and values cut",
     "falcon: a key-value head for each query head, MLP behind",
+    "falcon: ALiBi",
 }
 # Widths that blocks of 256 divide; small in all else.
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
@@ -47,8 +50,8 @@ def family_of(variant):
     return variant.split(":")[0]
 
 
-def logits_of(path, tokens):
-    return logits(build_transformer(load(path)), tokens)
+def logits_of(path, tokens, precision="float32"):
+    return logits(build_transformer(load(path), precision), tokens)
 
 
 @pytest.mark.parametrize(
@@ -63,11 +66,16 @@ def test_a_gguf_file_gives_transformers_logits(tmp_path, variant):
     assert torch.allclose(logits_of(tmp_path / "a.gguf", tokens), expected, atol=1e-4, rtol=0)
 
 
+def wide(family):
+    """A model whose widths blocks of 256 divide."""
+    sizes = BLOCKS.get(family, WIDE | {"num_attention_heads": 8, "num_key_value_heads": 4})
+    return make(family, **(SAYABLE.get(family, {}) | sizes | EXTRA.get(family, {})))
+
+
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_every_kind_of_matrix_is_its_dequantised_values(tmp_path, family):
     """The kinds in turn, so that reordered and transposed rows meet quantised ones."""
-    sizes = BLOCKS.get(family, WIDE | {"num_attention_heads": 8, "num_key_value_heads": 4})
-    theirs = make(family, **(SAYABLE.get(family, {}) | sizes | EXTRA.get(family, {})))
+    theirs = wide(family)
     turn = itertools.cycle(KINDS[::-1])
     held = convert(family, theirs, tmp_path / "a.gguf", lambda name: next(turn))
     theirs.load_state_dict({k: torch.tensor(v) for k, v in held.items()}, strict=False)
@@ -75,6 +83,24 @@ def test_every_kind_of_matrix_is_its_dequantised_values(tmp_path, family):
     with torch.no_grad():
         expected = theirs(torch.tensor([tokens])).logits[0]
     assert torch.allclose(logits_of(tmp_path / "a.gguf", tokens), expected, atol=1e-4, rtol=0)
+    # The same blocks as stored: only what they are multiplied by is rounded, to 16 bits.
+    packed = logits_of(tmp_path / "a.gguf", tokens, "auto")
+    assert torch.allclose(packed, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_file_of_any_kind_has_the_logits_of_its_dequantised_weights(tmp_path, family):
+    """To the last bit: each matrix of each family in each kind, reordered ones too."""
+    theirs = wide(family)
+    folder = load(save(theirs, tmp_path))
+    tokens, seen = prompt(7, 24), []
+    for kind in KINDS:
+        held = convert(family, theirs, tmp_path / "a.gguf", lambda name, kind=kind: kind)
+        tensors = {name: torch.tensor(values) for name, values in held.items()}
+        expected = logits(build_transformer(replace(folder, tensors=tensors), "float32"), tokens)
+        assert torch.equal(logits_of(tmp_path / "a.gguf", tokens), expected), kind.name
+        assert not any(torch.equal(expected, other) for other in seen)
+        seen.append(expected)
 
 
 EXTRA = {
@@ -93,9 +119,13 @@ def test_a_file_of_one_kind_is_its_dequantised_values(tmp_path, kind):
     sizes = WIDE | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32}
     theirs = make("llama", **sizes)
     held = convert("llama", theirs, tmp_path / "a.gguf", lambda name: kind)
-    tensors = load(tmp_path / "a.gguf").tensors
+    checkpoint = load(tmp_path / "a.gguf")
+    tensors, packed = checkpoint.tensors, checkpoint.packed
     for name, values in held.items():
         assert torch.equal(tensors[name].float(), torch.tensor(values)), name
+        if name in packed:
+            assert torch.equal(dequantize(packed[name]), torch.tensor(values)), name
+    assert bool(packed) == (kind.name in quant.KINDS)
 
 
 def test_every_family_of_gguf_is_converted():

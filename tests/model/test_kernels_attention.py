@@ -5,8 +5,9 @@ import random
 import pytest
 import torch
 from transformers.models.bloom import modeling_bloom
+from transformers.models.falcon import modeling_falcon
 
-from model.alibi import slopes
+from model.alibi import coarse, slopes
 from model.attention import Scoring
 from model.kernels import NativeKernels, Spans, TorchKernels
 from tests.model.instruction_sets import AVAILABLE
@@ -101,18 +102,26 @@ BENT = {
     "capped": lambda heads: {"cap": 0.7},
     "with slopes": lambda heads: {"slopes": slopes(heads, 8.0)},
     "both": lambda heads: {"cap": 2.0, "slopes": slopes(heads, 4.0)},
+    "coarse": lambda heads: {"slopes": slopes(heads, 8.0), "is_coarse": True},
+    "capped and coarse": lambda heads: {
+        "slopes": slopes(heads, 8.0),
+        "is_coarse": True,
+        "cap": 2.0,
+    },
 }
 
 
-@pytest.mark.parametrize("bent", BENT.values(), ids=BENT)
-@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize(
+    ("bent", "window"),
+    [(name, window) for name in BENT for window in (None, 3) if not (window and "coarse" in name)],
+)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_bent_scores_are_the_references_with_the_same_bits_in_any_chunks(name, shape, window, bent):
     sequences = Sequences(shape, [1, 17, 70])
     for q in sequences.q:
         q *= 3  # scores well beyond the caps
-    bent, kernels = bent(shape[0]), NativeKernels(2, name)
+    bent, kernels = BENT[bent](shape[0]), NativeKernels(2, name)
     whole = sequences.attend(kernels, sequences.wholes(), window, **bent)
     parts = [(2, 0, 5), (0, 0, 1), (2, 5, 6), (2, 6, 70)]
     cut = sequences.attend(NativeKernels(5, name), parts, window, **bent)
@@ -129,6 +138,15 @@ def test_slopes_are_transformers(num_heads):
     theirs = modeling_bloom.build_alibi_tensor(torch.ones(1, 2), num_heads, torch.float32)[:, 0, 1]
     assert torch.allclose(slopes(num_heads, 8.0), theirs, rtol=1e-6)
     assert slopes(num_heads, 4.0).min() >= 2**-4
+
+
+@pytest.mark.parametrize("num_heads", range(1, 130, 4))
+def test_coarse_biases_are_those_of_transformers_falcon_bit_for_bit(num_heads):
+    mask = torch.ones(1, 2100, dtype=torch.int64)
+    theirs = modeling_falcon.build_alibi_tensor(mask, num_heads, torch.float32)[:, 0]
+    ours = coarse(slopes(num_heads, 8.0), torch.arange(2100))
+    assert torch.equal(ours, theirs)
+    assert torch.equal(ours[:, 256], ours[:, 257])  # one bias for two keys: what no slope says
 
 
 @pytest.mark.parametrize("name", AVAILABLE)

@@ -24,6 +24,15 @@ def test_every_row_knows_its_place():
     assert batch.firsts == (0, 3, 4, 6)
     assert batch.spans.rows.tolist() == [[0, 0, 3, 0], [3, 2, 1, 1], [4, 4, 2, 2], [6, 0, 1, 4]]
     assert batch.spans.pages.tolist() == [0, 1, 2, 3, 4]
+    assert batch.filled == ()
+
+
+def test_where_a_page_is_filled_is_known():
+    rows = [Row([1, 2, 3], 1, [5]), Row([4] * 9, 3, [6, 7, 8]), Row([9], 4, [1, 2])]
+    batch = plan(rows, page_size=4)
+    assert batch.filled == ((2, 5), (3, 6), (7, 7), (11, 8))
+    for token, page in batch.filled:
+        assert batch.slots[token] == page * 4 + 3
 
 
 def test_any_chunking_over_scattered_dirty_pages_is_the_whole_text_at_once(tmp_path):

@@ -21,7 +21,7 @@ GREEDY = Sampling(temperature=0.0)
 @pytest.fixture(scope="module", params=NAMES)
 def model(request):
     checkpoint = load(resolve(request.param))
-    runner = build_runner(checkpoint, num_pages=NUM_PAGES)
+    runner = build_runner(checkpoint, precision="float32", num_pages=NUM_PAGES)
     return checkpoint.tokenizer, runner, transformers_model(request.param)
 
 

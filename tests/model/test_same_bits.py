@@ -1,5 +1,5 @@
 """
-Both real checkpoints, in both precisions: a distribution is the same to the last bit alone, among
+Both real checkpoints, in every precision: a distribution is the same to the last bit alone, among
 neighbours, in any chunks, in any pages, with any number of threads.
 """
 
@@ -10,6 +10,7 @@ import torch
 
 from model.kernels import NativeKernels
 from model.kv_pool import KVPool
+from model.paged import PagedMemory, plan
 from model.runner import Runner, build_transformer
 from model.step import Ask, Row, Sampling
 from tests.reference import NAMES
@@ -27,7 +28,7 @@ def checkpoint(request):
     return load(resolve(request.param))
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=["auto", "float32", "bfloat16", "int8", "int4"])
 def runners(request, checkpoint):
     """The same weights, computed by one thread and by two."""
     transformer = build_transformer(checkpoint, request.param, NativeKernels(2))
@@ -80,3 +81,21 @@ def test_torchs_own_threads_change_no_logit(runners):
         logits.append([score.logit for score in (*sampled.scored, *sampled.drawn[0].report.top)])
     torch.set_num_threads(before)
     assert logits[0] == logits[1] == logits[2]
+
+
+def test_a_replayed_step_has_the_bits_of_the_python_model(runners):
+    runner, _ = runners
+    text = random_text(LENGTH, 0)
+    rows = [
+        Row(text[:40], 0, range(5)),
+        Row(text[:1], 0, range(8, 13)),
+        Row(text[:17], 0, [20, 21]),
+    ]
+    rows += [Row(text[17:18], 17, [20, 21])]
+    for step in (rows[:3], rows[3:]):
+        batch = plan(step, runner.page_size)
+        with torch.inference_mode():
+            replayed = runner.forward(batch)
+            memory = PagedMemory(runner.pool, batch, runner.transformer.kernels)
+            expected = runner.transformer.forward(batch.tokens, batch.positions, memory)
+        assert torch.equal(replayed, expected)

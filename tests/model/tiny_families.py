@@ -171,6 +171,10 @@ TINY = {
         "Falcon",
         FALCON | {"multi_query": False, "parallel_attn": False, "bias": True},
     ),
+    "falcon: ALiBi": (
+        "Falcon",
+        FALCON | {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
+    ),
     "falcon: new decoder": (
         "Falcon",
         FALCON | {"new_decoder_architecture": True, "num_kv_heads": 3},
@@ -183,13 +187,18 @@ TINY = {
 }
 
 
+# transformers' eager Falcon adds ALiBi twice, to scores and in the mask; its default does not.
+ATTENTION = {"falcon: ALiBi": "sdpa"}
+
+
 def make(variant, seed=0, **overrides):
     """transformers' model in float32, with wide weights and no neutral parameter."""
     kind, fields = TINY[variant]
     config = getattr(transformers, f"{kind}Config")(**(fields | overrides))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+        how = ATTENTION.get(variant, "eager")
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=how).eval()
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 1.5 / math.sqrt(72))
     return model.to(torch.float32)

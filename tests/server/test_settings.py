@@ -9,7 +9,14 @@ API_MD_FLAGS = [
     *("model", "host", "port", "model-name", "precision", "threads", "max-batch"),
     *("max-batch-tokens", "max-queue", "max-context", "kv-cache-memory", "kv-cache-tokens"),
     *("prefix-cache", "max-logprobs", "max-n", "max-prompts", "max-body-bytes"),
-    *("max-header-bytes", "read-timeout", "request-timeout", "drain-timeout", "api-key"),
+    *(
+        "max-header-bytes",
+        "max-connections",
+        "read-timeout",
+        "request-timeout",
+        "drain-timeout",
+        "api-key",
+    ),
     *("allowed-host", "cors-origin", "log-level"),
 ]
 

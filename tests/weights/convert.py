@@ -50,12 +50,12 @@ def convert(family, model, path, kind_of=lambda name: Kind.F32):
     _write_tokenizer(writer)
     names = gguf.get_tensor_name_map(ARCHITECTURES[family], layers)
     held = {}
-    for name, tensor in model.state_dict().items():
+    for name, array in _stacked(model.state_dict()):
         if name == "lm_head.weight":
             continue
-        array = tensor.float().numpy()
         changed, restore = _changed(family, config, name, array)
-        kind = kind_of(name) if changed.ndim > 1 and name.endswith("weight") else Kind.F32
+        is_matrix = changed.ndim > 1 and name.endswith("weight") and "norm" not in name
+        kind = kind_of(name) if is_matrix else Kind.F32
         data, values = _stored(np.ascontiguousarray(changed), kind)
         known = name.removeprefix("transformer.") if family == "bloom" else name
         found = names.get_name(known, try_suffixes=(".weight", ".bias"))
@@ -66,6 +66,19 @@ def convert(family, model, path, kind_of=lambda name: Kind.F32):
     writer.write_tensors_to_file()
     writer.close()
     return held
+
+
+def _stacked(state):
+    """StableLM's norms of queries and keys, a vector a head: a matrix a layer."""
+    rows = {}
+    for name, tensor in state.items():
+        before, stacks, _ = name.partition(".norms.")
+        if stacks:
+            rows.setdefault(f"{before}.weight", []).append(tensor.float().numpy())
+        else:
+            yield name, tensor.float().numpy()
+    for name, vectors in rows.items():
+        yield name, np.stack(vectors)
 
 
 def _layers(config):

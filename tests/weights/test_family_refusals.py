@@ -33,7 +33,6 @@ REFUSED = {
     "opt": {"layer_norm_elementwise_affine": False, "_remove_final_layer_norm": True},
     "bloom": {"apply_residual_connection_post_layernorm": True},
     "mpt": {"logit_scale": 2.0, "no_bias": False, "norm_type": "rmsnorm", "expansion_ratio": 2},
-    "falcon": {"alibi": True},
 }
 MPT_ATTENTION = {
     "alibi": False,

@@ -7,6 +7,7 @@ import pytest
 import sentencepiece
 import transformers
 from tokenizers import Regex, Tokenizer, pre_tokenizers
+from transformers.tokenization_utils_base import generate_merges
 
 from tests.weights.nasty import nasty_texts, recording
 from tests.weights.tiny import TEXT, tiny_gguf, tiny_tokenizer
@@ -73,8 +74,8 @@ def test_smollm_splits_digits_one_by_one(smollm):
 @pytest.mark.parametrize("rule", recording("rules")["rules"], ids=lambda rule: rule["names"][0])
 def test_every_rule_cuts_words_as_llama_cpp_does(rule):
     """
-    Where a rule composes characters first, as the model's own tokenizer does and llama.cpp does
-    not, of texts that are composed already.
+    Where the model's own tokenizer composes characters first, or splits numbers among bytes, and
+    llama.cpp does neither: of texts that are composed already, and without such bytes.
     """
     recorded = recording("rules")
     for name in rule["names"]:
@@ -82,8 +83,17 @@ def test_every_rule_cuts_words_as_llama_cpp_does(rule):
         pairs = zip(nasty_texts(), rule["digests"].split(), strict=True)
         if RULES[name].composes:
             pairs = [pair for pair in pairs if unicodedata.is_normalized("NFC", pair[0])]
+        if RULES[name].byte_patterns:
+            pairs = [pair for pair in pairs if not any(map(str.isnumeric, bytes_of(pair[0])))]
+            assert len(pairs) > 200
         for text, expected in pairs:
             assert digest(ids(tokenizer, text)) == expected, (name, text)
+
+
+def bytes_of(text):
+    """A character a byte, as byte-level vocabularies write them."""
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return "".join(piece for piece, _ in whole.pre_tokenize_str(text))
 
 
 # transformers builds these from a vocabulary and merges alone, with the model's own rules.
@@ -116,10 +126,44 @@ GPT4O = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+
+
+def split(pattern):
+    return [
+        pre_tokenizers.Split(Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+
+
+def single_digits():
+    return [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
+
+
 # Where no class of transformers' is, the pre_tokenizer of the model's tokenizer.json, as published.
 PUBLISHED = {
-    "bloom": r" ?[^(\s|[.,!?…。，、।۔،])]+",
-    "gpt-4o": GPT4O,
+    "bloom": split(BLOOM),
+    "gpt-4o": split(GPT4O),
+    "llama-bpe": split(LLAMA3),
+    "smaug-bpe": split(LLAMA3),
+    "dbrx": split(LLAMA3),
+    "stablelm2": split(LLAMA3.replace("{1,3}", "")),
+    "smollm": single_digits(),
+    "starcoder": single_digits(),
+    "refact": single_digits(),
+    "falcon": [
+        pre_tokenizers.Punctuation("contiguous"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        pre_tokenizers.Digits(individual_digits=False),
+        pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated"),
+    ],
 }
 
 
@@ -128,12 +172,7 @@ def test_ids_of_a_rule_are_those_of_the_models_published_pattern(name):
     recorded = recording("rules")
     ours = read_gguf_tokenizer(byte_level(recorded, name)).tokenizer
     theirs = Tokenizer.from_str(ours.to_str())
-    theirs.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PUBLISHED[name]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    theirs.pre_tokenizer = pre_tokenizers.Sequence(PUBLISHED[name])
     for text in nasty_texts():
         assert ids(ours, text) == ids(theirs, text), text
     assert ours.pre_tokenizer.pre_tokenize_str("(a camelCase, 12345!") == (
@@ -222,6 +261,30 @@ def test_sentence_piece_ids_are_those_of_the_sentencepiece_library(spm_model, ad
     for text in nasty_texts():
         if not any(own in text for own in ("\n\n", "▁", "<s>", "</s>", "<unk>", "\x00")):
             assert ours.encode(text, add_special_tokens=False).ids == theirs.encode(text), text
+
+
+@pytest.mark.parametrize(
+    ("adds_space", "kind"), [(True, "LlamaTokenizer"), (False, "GemmaTokenizer")]
+)
+def test_sentence_piece_ids_are_those_of_transformers_own_class(spm_model, adds_space, kind):
+    """
+    But for texts that begin with a space: before those transformers adds none, SentencePiece and
+    llama.cpp add theirs all the same, and so does this.
+    """
+    model = sentencepiece.SentencePieceProcessor(model_file=str(spm_model / f"{adds_space}.model"))
+    ours = read_gguf_tokenizer(sentence_piece(model, adds_space)).tokenizer
+    vocab = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    if not adds_space:
+        special |= {"pad_token": "<unk>", "mask_token": "<unk>"}
+    theirs = getattr(transformers, kind)(vocab=vocab, merges=generate_merges(vocab), **special)
+    reserved = ("\n\n", "▁", "<s>", "</s>", "<unk>", "\x00")
+    texts = [text for text in nasty_texts() if not any(own in text for own in reserved)]
+    texts = [text for text in texts if not (adds_space and text.startswith(" "))]
+    assert len(texts) > 300
+    for text in texts:
+        expected = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text, add_special_tokens=False).ids == expected, text
 
 
 def sentence_piece(theirs, adds_space):

@@ -25,6 +25,11 @@ def test_parameters_of_published_models_are_those_their_files_have(model):
     assert tying_of(config).parameters == model.parameters
 
 
+def test_both_contexts_of_longrope_are_told(tmp_path):
+    found = describe(load(save(make("phi3: LongRoPE over a part of a head"), tmp_path)))
+    assert found["context"].startswith("256 tokens; with a larger --max-context 1,024")
+
+
 def test_default_model_is_described(smollm_path):
     lines = "\n".join(inspect_lines(smollm_path))
     assert "134,515,008" in lines

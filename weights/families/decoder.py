@@ -10,7 +10,10 @@ from typing import Any
 
 from weights.checkpoint import LayerType, ModelConfig, Rope
 from weights.families.family import (
+    ACTIVATIONS,
     Change,
+    Family,
+    Gguf,
     GgufNames,
     Shapes,
     always,
@@ -42,6 +45,26 @@ def sizes(fields: Fields, default_head_dim: int | None = None) -> dict[str, Any]
         "num_heads": num_heads,
         "num_kv_heads": num_kv_heads,
         "head_dim": width,
+    }
+
+
+def common(
+    fields: Fields,
+    context: int,
+    eps: tuple[str, float] = ("rms_norm_eps", 1e-6),
+    activation: str = "silu",
+    default_head_dim: int | None = None,
+) -> dict[str, Any]:
+    """
+    Of ModelConfig: sizes and what nearly every family says besides. `context`: positions, `eps`:
+    name and value, `activation`: where the config is silent.
+    """
+    found = sizes(fields, default_head_dim)
+    return found | {
+        "max_position_embeddings": fields.count("max_position_embeddings", context),
+        "norm_eps": fields.positive(*eps),
+        "activation": fields.choice("hidden_act", ACTIVATIONS, activation),
+        "attention_scale": found["head_dim"] ** -0.5,
     }
 
 
@@ -77,6 +100,12 @@ def gated_mlp(config: ModelConfig, has_bias: bool = False) -> Shapes:
     C, F = config.hidden_size, config.intermediate_size
     three = {"mlp.gate_proj": (F, C), "mlp.up_proj": (F, C), "mlp.down_proj": (C, F)}
     return with_biases(three, has_bias)
+
+
+def head_norms(config: ModelConfig) -> Shapes:
+    """One for all heads of queries, one for all of keys, where the config has them."""
+    names = ("q_norm", "k_norm") if config.has_qk_norm else ()
+    return {f"self_attn.{norm}.weight": (config.head_dim,) for norm in names}
 
 
 def has_tensor(facts: Fields, name: str) -> bool:
@@ -150,3 +179,24 @@ def gguf_names(*blocks: Names, whole: Names = WHOLE) -> Callable[[ModelConfig], 
     """Later tables win."""
     merged = {name: place for block in blocks for name, place in block.items()}
     return always(GgufNames(whole, merged))
+
+
+def decoder_family(
+    name: str,
+    hf_class: str,
+    config: Callable[[Fields], ModelConfig],
+    shapes: Callable[[ModelConfig], Shapes],
+    gguf: Gguf,
+) -> Family:
+    """A family whose tensors are named as Llama's. `hf_class`: "Llama" of LlamaForCausalLM."""
+    return Family(
+        name=name,
+        model_types=(name,),
+        architectures=(f"{hf_class}ForCausalLM", f"{hf_class}Model"),
+        prefix="model.",
+        embedding="model.embed_tokens.weight",
+        config=config,
+        shapes=shapes,
+        gguf=gguf,
+        ignored=(".rotary_emb.inv_freq",),  # a buffer that old versions saved
+    )

@@ -1,6 +1,6 @@
 """
 Falcon: the old decoder has one key-value head (7B) or as many as queries, the new one groups of
-them (40B); an MLP beside the attention or behind it.
+them (40B); an MLP beside the attention or behind it; in RW ALiBi for rotary positions.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from weights.families.family import (
 from weights.fields import MAX_COUNT, Fields
 from weights.rope import read_rope
 
+ALIBI_MAX_BIAS = 8.0  # in the model's code; its config has none
+
 
 def config(fields: Fields) -> ModelConfig:
     hidden_size = fields.count("hidden_size")
     num_heads = fields.count("num_attention_heads")
     num_layers = fields.count("num_hidden_layers", maximum=4096)
     width = head_dim(Fields({}, fields.source), hidden_size, num_heads)
-    # transformers rounds Falcon's ALiBi to bfloat16, position by position: no slope says that.
-    fields.must_be("alibi", False)
+    has_alibi = fields.flag("alibi", False)
     is_new = fields.flag("new_decoder_architecture", False)
     is_parallel = is_new or fields.flag("parallel_attn", True)
     num_kv_heads = _num_kv_heads(fields, num_heads, is_new)
@@ -51,7 +52,9 @@ def config(fields: Fields) -> ModelConfig:
         activation=fields.choice("activation", ACTIVATIONS, "gelu"),
         attention_scale=width**-0.5,
         layer_types=full_layers(num_layers),
-        ropes={"full": read_rope(fields, width)},
+        ropes={} if has_alibi else {"full": read_rope(fields, width)},
+        alibi_max_bias=ALIBI_MAX_BIAS if has_alibi else None,
+        is_alibi_coarse=has_alibi,
         block_order="parallel" if is_parallel else "pre_norm",
         num_parallel_norms=_num_norms(fields) if is_new else 1,
         attention_bias=fields.flag("bias", False),

@@ -30,7 +30,8 @@ LAYER_TYPES: Mapping[str, LayerType] = {"full_attention": "full", "sliding_atten
 #   "plus_one"   a norm weight w is stored as 1+w
 #   "grouped"    its rows are all queries, all keys, all values where the canonical has each
 # key-value head's keys and values behind its own queries
-Change = Literal["none", "rotary_q", "rotary_k", "transposed", "plus_one", "grouped"]
+#   "stacked"    one matrix where the canonical is a vector a row; the name has a second {} for it
+Change = Literal["none", "rotary_q", "rotary_k", "transposed", "plus_one", "grouped", "stacked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Family:
     gguf: Gguf | None  # None: GGUF has no such architecture
     output: str = "lm_head.weight"
     ignored: tuple[str, ...] = ()  # ends of names of tensors that hold no weights
+    is_conv1d: bool = False  # matrices of blocks are (in,out), as GPT-2's Conv1D has them
 
 
 def full_layers(num_layers: int) -> tuple[LayerType, ...]:

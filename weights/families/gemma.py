@@ -13,11 +13,13 @@ from weights.families.decoder import (
     MLP_NAMES,
     WHOLE,
     attention_names,
+    decoder_family,
     decoder_shapes,
     for_kinds,
     gated_mlp,
     gguf_names,
     gguf_words,
+    head_norms,
     norms,
     projections,
     sizes,
@@ -26,7 +28,6 @@ from weights.families.family import (
     ACTIVATIONS,
     Activation,
     Change,
-    Family,
     Gguf,
     Shapes,
     every_nth_full,
@@ -98,9 +99,7 @@ def first_shapes(config: ModelConfig) -> Shapes:
 
 def shapes(config: ModelConfig) -> Shapes:
     layer = norms(config, *FOUR_NORMS)
-    layer |= projections(config, config.attention_bias) | gated_mlp(config)
-    if config.has_qk_norm:
-        layer |= {f"self_attn.{norm}.weight": (config.head_dim,) for norm in ("q_norm", "k_norm")}
+    layer |= projections(config, config.attention_bias) | gated_mlp(config) | head_norms(config)
     return decoder_shapes(config, layer, ("norm.weight",))
 
 
@@ -138,42 +137,18 @@ FOUR_NORM_NAMES = norm_names(
     ffn_norm="pre_feedforward_layernorm",
     post_ffw_norm="post_feedforward_layernorm",
 )
-FIRST = Family(
-    name="gemma",
-    model_types=("gemma",),
-    architectures=("GemmaForCausalLM", "GemmaModel"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=first,
-    shapes=first_shapes,
-    gguf=Gguf(
-        "gemma",
-        gguf_first,
-        gguf_names(
-            attention_names(is_paired=False),
-            MLP_NAMES,
-            norm_names(attn_norm="input_layernorm", ffn_norm="post_attention_layernorm"),
-            whole={**WHOLE, **FINAL_NORM},
-        ),
-    ),
-    ignored=(".rotary_emb.inv_freq",),
+FIRST_NAMES = gguf_names(
+    attention_names(is_paired=False),
+    MLP_NAMES,
+    norm_names(attn_norm="input_layernorm", ffn_norm="post_attention_layernorm"),
+    whole={**WHOLE, **FINAL_NORM},
 )
-SECOND = Family(
-    name="gemma2",
-    model_types=("gemma2",),
-    architectures=("Gemma2ForCausalLM", "Gemma2Model"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=second,
-    shapes=shapes,
-    gguf=Gguf(
-        "gemma2",
-        gguf_second,
-        gguf_names(
-            attention_names(is_paired=False),
-            MLP_NAMES,
-            FOUR_NORM_NAMES,
-            whole={**WHOLE, **FINAL_NORM},
-        ),
-    ),
+SECOND_NAMES = gguf_names(
+    attention_names(is_paired=False), MLP_NAMES, FOUR_NORM_NAMES, whole={**WHOLE, **FINAL_NORM}
+)
+FIRST = decoder_family(
+    "gemma", "Gemma", first, first_shapes, Gguf("gemma", gguf_first, FIRST_NAMES)
+)
+SECOND = decoder_family(
+    "gemma2", "Gemma2", second, shapes, Gguf("gemma2", gguf_second, SECOND_NAMES)
 )

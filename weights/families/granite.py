@@ -6,30 +6,24 @@ from typing import Any
 
 from weights.checkpoint import ModelConfig
 from weights.families.decoder import (
-    MLP_NAMES,
-    attention_names,
-    gguf_names,
+    common,
+    decoder_family,
     gguf_words,
     has_tensor,
-    sizes,
 )
-from weights.families.family import ACTIVATIONS, Family, Gguf, full_layers
-from weights.families.llama import shapes
+from weights.families.family import Gguf, full_layers
+from weights.families.llama import NAMES, shapes
 from weights.fields import Fields
 from weights.rope import read_rope
 
 
 def config(fields: Fields) -> ModelConfig:
-    common = sizes(fields)
+    read = common(fields, context=2048)
     return ModelConfig(
-        **common,
+        **read | {"attention_scale": fields.positive("attention_multiplier", 1.0)},
         family="granite",
-        max_position_embeddings=fields.count("max_position_embeddings", 2048),
-        norm_eps=fields.positive("rms_norm_eps", 1e-6),
-        activation=fields.choice("hidden_act", ACTIVATIONS, "silu"),
-        attention_scale=fields.positive("attention_multiplier", 1.0),
-        layer_types=full_layers(common["num_layers"]),
-        ropes={"full": read_rope(fields, common["head_dim"])},
+        layer_types=full_layers(read["num_layers"]),
+        ropes={"full": read_rope(fields, read["head_dim"])},
         embedding_scale=fields.positive("embedding_multiplier", 1.0),
         residual_scale=fields.positive("residual_multiplier", 1.0),
         logit_scale=1.0 / fields.positive("logits_scaling", 1.0),
@@ -52,13 +46,4 @@ def gguf_config(metadata: Fields, facts: Fields) -> dict[str, Any]:
     }
 
 
-FAMILY = Family(
-    name="granite",
-    model_types=("granite",),
-    architectures=("GraniteForCausalLM", "GraniteModel"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=config,
-    shapes=shapes,
-    gguf=Gguf("granite", gguf_config, gguf_names(attention_names(is_paired=True), MLP_NAMES)),
-)
+FAMILY = decoder_family("granite", "Granite", config, shapes, Gguf("granite", gguf_config, NAMES))

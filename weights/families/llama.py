@@ -8,6 +8,8 @@ from weights.checkpoint import ModelConfig
 from weights.families.decoder import (
     MLP_NAMES,
     attention_names,
+    common,
+    decoder_family,
     decoder_shapes,
     gated_mlp,
     gguf_names,
@@ -15,24 +17,19 @@ from weights.families.decoder import (
     has_tensor,
     norms,
     projections,
-    sizes,
 )
-from weights.families.family import ACTIVATIONS, Family, Gguf, Shapes, full_layers
+from weights.families.family import Gguf, Shapes, full_layers
 from weights.fields import Fields
 from weights.rope import read_rope
 
 
 def config(fields: Fields) -> ModelConfig:
-    common = sizes(fields)
+    read = common(fields, context=2048)
     return ModelConfig(
-        **common,
+        **read,
         family="llama",
-        max_position_embeddings=fields.count("max_position_embeddings", 2048),
-        norm_eps=fields.positive("rms_norm_eps", 1e-6),
-        activation=fields.choice("hidden_act", ACTIVATIONS, "silu"),
-        attention_scale=common["head_dim"] ** -0.5,
-        layer_types=full_layers(common["num_layers"]),
-        ropes={"full": read_rope(fields, common["head_dim"])},
+        layer_types=full_layers(read["num_layers"]),
+        ropes={"full": read_rope(fields, read["head_dim"])},
         attention_bias=fields.flag("attention_bias", False),
         mlp_bias=fields.flag("mlp_bias", False),
     )
@@ -55,14 +52,5 @@ def gguf_config(metadata: Fields, facts: Fields) -> dict[str, Any]:
     }
 
 
-FAMILY = Family(
-    name="llama",
-    model_types=("llama",),
-    architectures=("LlamaForCausalLM", "LlamaModel"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=config,
-    shapes=shapes,
-    gguf=Gguf("llama", gguf_config, gguf_names(attention_names(is_paired=True), MLP_NAMES)),
-    ignored=(".rotary_emb.inv_freq",),
-)
+NAMES = gguf_names(attention_names(is_paired=True), MLP_NAMES)
+FAMILY = decoder_family("llama", "Llama", config, shapes, Gguf("llama", gguf_config, NAMES))

@@ -13,15 +13,16 @@ from weights.families.decoder import (
     QK_NORM_NAMES,
     attention_names,
     both,
+    common,
+    decoder_family,
     decoder_shapes,
     gated_mlp,
     gguf_names,
     gguf_words,
     norms,
     projections,
-    sizes,
 )
-from weights.families.family import ACTIVATIONS, Family, Gguf, Shapes, full_layers
+from weights.families.family import Gguf, Shapes, full_layers
 from weights.fields import Fields
 from weights.rope import read_rope
 
@@ -30,22 +31,19 @@ FIRST_EPS = 1e-5  # in the model's code; its config has none
 
 def first(fields: Fields) -> ModelConfig:
     limit = fields.positive("clip_qkv") if fields.has("clip_qkv") else None
-    return ModelConfig(**_common(fields), family="olmo", norm_eps=FIRST_EPS, qkv_limit=limit)
+    read = _both(fields) | {"norm_eps": FIRST_EPS}
+    return ModelConfig(**read, family="olmo", qkv_limit=limit)
 
 
 def second(fields: Fields) -> ModelConfig:
-    eps = fields.positive("rms_norm_eps", 1e-5)
-    return ModelConfig(**_common(fields), family="olmo2", norm_eps=eps, has_qk_norm=True)
+    return ModelConfig(**_both(fields), family="olmo2", has_qk_norm=True)
 
 
-def _common(fields: Fields) -> dict[str, Any]:
-    common = sizes(fields)
-    return common | {
-        "max_position_embeddings": fields.count("max_position_embeddings", 2048),
-        "activation": fields.choice("hidden_act", ACTIVATIONS, "silu"),
-        "attention_scale": common["head_dim"] ** -0.5,
-        "layer_types": full_layers(common["num_layers"]),
-        "ropes": {"full": read_rope(fields, common["head_dim"])},
+def _both(fields: Fields) -> dict[str, Any]:
+    read = common(fields, context=2048, eps=("rms_norm_eps", 1e-5))
+    return read | {
+        "layer_types": full_layers(read["num_layers"]),
+        "ropes": {"full": read_rope(fields, read["head_dim"])},
         "attention_bias": fields.flag("attention_bias", False),
     }
 
@@ -80,34 +78,15 @@ def gguf_second(metadata: Fields, facts: Fields) -> dict[str, Any]:
     }
 
 
-FIRST = Family(
-    name="olmo",
-    model_types=("olmo",),
-    architectures=("OlmoForCausalLM", "OlmoModel"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=first,
-    shapes=first_shapes,
-    gguf=Gguf("olmo", gguf_first, gguf_names(attention_names(is_paired=True), MLP_NAMES)),
-    ignored=(".rotary_emb.inv_freq",),
+FIRST_NAMES = gguf_names(attention_names(is_paired=True), MLP_NAMES)
+SECOND_NAMES = gguf_names(
+    attention_names(is_paired=False),
+    MLP_NAMES,
+    QK_NORM_NAMES,
+    both("post_attention_norm", "post_attention_layernorm"),
+    both("post_ffw_norm", "post_feedforward_layernorm"),
 )
-SECOND = Family(
-    name="olmo2",
-    model_types=("olmo2",),
-    architectures=("Olmo2ForCausalLM", "Olmo2Model"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=second,
-    shapes=second_shapes,
-    gguf=Gguf(
-        "olmo2",
-        gguf_second,
-        gguf_names(
-            attention_names(is_paired=False),
-            MLP_NAMES,
-            QK_NORM_NAMES,
-            both("post_attention_norm", "post_attention_layernorm"),
-            both("post_ffw_norm", "post_feedforward_layernorm"),
-        ),
-    ),
+FIRST = decoder_family("olmo", "Olmo", first, first_shapes, Gguf("olmo", gguf_first, FIRST_NAMES))
+SECOND = decoder_family(
+    "olmo2", "Olmo2", second, second_shapes, Gguf("olmo2", gguf_second, SECOND_NAMES)
 )

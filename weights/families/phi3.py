@@ -8,16 +8,15 @@ from weights.checkpoint import ModelConfig
 from weights.families.decoder import (
     attention_names,
     both,
+    common,
+    decoder_family,
     decoder_shapes,
     for_kinds,
     gguf_names,
     gguf_words,
     norms,
-    sizes,
 )
 from weights.families.family import (
-    ACTIVATIONS,
-    Family,
     Gguf,
     Shapes,
     all_sliding,
@@ -29,19 +28,15 @@ from weights.rope import contexts, read_rope
 
 
 def config(fields: Fields) -> ModelConfig:
-    common = sizes(fields)
+    read = common(fields, context=4096, eps=("rms_norm_eps", 1e-5))
     has_window = fields.has("sliding_window")
-    layer_types = (all_sliding if has_window else full_layers)(common["num_layers"])
-    rope = read_rope(_modern(fields), common["head_dim"], partial=1.0)
+    layer_types = (all_sliding if has_window else full_layers)(read["num_layers"])
+    rope = read_rope(_modern(fields), read["head_dim"], partial=1.0)
     context, long_context = contexts(_modern(fields))
     return ModelConfig(
-        **common,
+        **read | {"max_position_embeddings": context},
         family="phi3",
-        max_position_embeddings=context,
         long_context=long_context,
-        norm_eps=fields.positive("rms_norm_eps", 1e-5),
-        activation=fields.choice("hidden_act", ACTIVATIONS, "silu"),
-        attention_scale=common["head_dim"] ** -0.5,
         layer_types=layer_types,
         sliding_window=fields.count("sliding_window") if has_window else None,
         ropes=for_kinds(layer_types, rope),
@@ -87,14 +82,4 @@ NAMES = gguf_names(
     both("ffn_up", "mlp.gate_up_proj"),
     both("ffn_down", "mlp.down_proj"),
 )
-FAMILY = Family(
-    name="phi3",
-    model_types=("phi3",),
-    architectures=("Phi3ForCausalLM", "Phi3Model"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=config,
-    shapes=shapes,
-    gguf=Gguf("phi3", gguf_config, NAMES),
-    ignored=(".rotary_emb.inv_freq",),
-)
+FAMILY = decoder_family("phi3", "Phi3", config, shapes, Gguf("phi3", gguf_config, NAMES))

@@ -9,19 +9,19 @@ from weights.families.decoder import (
     MLP_NAMES,
     QK_NORM_NAMES,
     attention_names,
+    common,
+    decoder_family,
     decoder_shapes,
     for_kinds,
     gated_mlp,
     gguf_names,
     gguf_words,
     has_tensor,
+    head_norms,
     norms,
     projections,
-    sizes,
 )
 from weights.families.family import (
-    ACTIVATIONS,
-    Family,
     Gguf,
     Shapes,
     all_sliding,
@@ -33,29 +33,25 @@ from weights.rope import read_rope
 
 
 def second(fields: Fields) -> ModelConfig:
-    return ModelConfig(**_common(fields, sizes(fields)), family="qwen2", attention_bias=True)
+    return ModelConfig(**_both(fields, None), family="qwen2", attention_bias=True)
 
 
 def third(fields: Fields) -> ModelConfig:
     return ModelConfig(
-        **_common(fields, sizes(fields, default_head_dim=128)),
+        **_both(fields, default_head_dim=128),
         family="qwen3",
         attention_bias=fields.flag("attention_bias", False),
         has_qk_norm=True,
     )
 
 
-def _common(fields: Fields, common: dict[str, Any]) -> dict[str, Any]:
-    width = common["head_dim"]
-    layer_types = _layers(fields, common["num_layers"])
-    return common | {
-        "max_position_embeddings": fields.count("max_position_embeddings", 32_768),
-        "norm_eps": fields.positive("rms_norm_eps", 1e-6),
-        "activation": fields.choice("hidden_act", ACTIVATIONS, "silu"),
-        "attention_scale": width**-0.5,
+def _both(fields: Fields, default_head_dim: int | None) -> dict[str, Any]:
+    read = common(fields, context=32_768, default_head_dim=default_head_dim)
+    layer_types = _layers(fields, read["num_layers"])
+    return read | {
         "layer_types": layer_types,
         "sliding_window": fields.count("sliding_window", 4096),
-        "ropes": for_kinds(layer_types, read_rope(fields, width)),
+        "ropes": for_kinds(layer_types, read_rope(fields, read["head_dim"])),
     }
 
 
@@ -74,9 +70,8 @@ def shapes(config: ModelConfig) -> Shapes:
     layer |= projections(
         config, config.attention_bias, config.attention_bias and config.has_qk_norm
     )
-    if config.has_qk_norm:
-        layer |= {f"self_attn.{norm}.weight": (config.head_dim,) for norm in ("q_norm", "k_norm")}
-    return decoder_shapes(config, layer | gated_mlp(config), ("norm.weight",))
+    layer |= head_norms(config) | gated_mlp(config)
+    return decoder_shapes(config, layer, ("norm.weight",))
 
 
 def gguf_second(metadata: Fields, facts: Fields) -> dict[str, Any]:
@@ -94,23 +89,5 @@ def gguf_third(metadata: Fields, facts: Fields) -> dict[str, Any]:
 
 NAMES = gguf_names(attention_names(is_paired=False), MLP_NAMES, QK_NORM_NAMES)
 
-SECOND = Family(
-    name="qwen2",
-    model_types=("qwen2",),
-    architectures=("Qwen2ForCausalLM", "Qwen2Model"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=second,
-    shapes=shapes,
-    gguf=Gguf("qwen2", gguf_second, NAMES),
-)
-THIRD = Family(
-    name="qwen3",
-    model_types=("qwen3",),
-    architectures=("Qwen3ForCausalLM", "Qwen3Model"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=third,
-    shapes=shapes,
-    gguf=Gguf("qwen3", gguf_third, NAMES),
-)
+SECOND = decoder_family("qwen2", "Qwen2", second, shapes, Gguf("qwen2", gguf_second, NAMES))
+THIRD = decoder_family("qwen3", "Qwen3", third, shapes, Gguf("qwen3", gguf_third, NAMES))

@@ -6,31 +6,25 @@ from typing import Any
 
 from weights.checkpoint import CheckpointError, LayerType, ModelConfig
 from weights.families.decoder import (
-    MLP_NAMES,
-    attention_names,
+    common,
+    decoder_family,
     for_kinds,
-    gguf_names,
     gguf_words,
-    sizes,
 )
-from weights.families.family import ACTIVATIONS, Family, Gguf
-from weights.families.llama import shapes
+from weights.families.family import Gguf
+from weights.families.llama import NAMES, shapes
 from weights.fields import Fields
 from weights.rope import read_rope
 
 
 def config(fields: Fields) -> ModelConfig:
-    common = sizes(fields)
+    read = common(fields, context=32_768)
     fields.must_be("use_sliding_window", False)
-    layer_types = _layers(fields, common["num_layers"])
-    rope = read_rope(fields, common["head_dim"], default_theta=2_000_000.0)
+    layer_types = _layers(fields, read["num_layers"])
+    rope = read_rope(fields, read["head_dim"], default_theta=2_000_000.0)
     return ModelConfig(
-        **common,
+        **read,
         family="smollm3",
-        max_position_embeddings=fields.count("max_position_embeddings", 32_768),
-        norm_eps=fields.positive("rms_norm_eps", 1e-6),
-        activation=fields.choice("hidden_act", ACTIVATIONS, "silu"),
-        attention_scale=common["head_dim"] ** -0.5,
         layer_types=layer_types,
         ropes=for_kinds(layer_types, rope),
         attention_bias=fields.flag("attention_bias", False),
@@ -59,13 +53,4 @@ def gguf_config(metadata: Fields, facts: Fields) -> dict[str, Any]:
     }
 
 
-FAMILY = Family(
-    name="smollm3",
-    model_types=("smollm3",),
-    architectures=("SmolLM3ForCausalLM", "SmolLM3Model"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=config,
-    shapes=shapes,
-    gguf=Gguf("smollm3", gguf_config, gguf_names(attention_names(is_paired=True), MLP_NAMES)),
-)
+FAMILY = decoder_family("smollm3", "SmolLM3", config, shapes, Gguf("smollm3", gguf_config, NAMES))

@@ -6,8 +6,12 @@ from typing import Any
 
 from weights.checkpoint import ModelConfig
 from weights.families.decoder import (
+    LAYER,
     MLP_NAMES,
+    Names,
     attention_names,
+    common,
+    decoder_family,
     decoder_shapes,
     gated_mlp,
     gguf_names,
@@ -15,26 +19,21 @@ from weights.families.decoder import (
     has_tensor,
     norms,
     projections,
-    sizes,
 )
-from weights.families.family import ACTIVATIONS, Family, Gguf, Shapes, full_layers
+from weights.families.family import Gguf, Shapes, full_layers
 from weights.fields import Fields
 from weights.rope import read_rope
 
 
 def config(fields: Fields) -> ModelConfig:
-    common = sizes(fields)
+    read = common(fields, context=4096, eps=("layer_norm_eps", 1e-5))
     partial = fields.positive("rope_pct", 0.25)  # an older name
     is_parallel = fields.flag("use_parallel_residual", False)
     return ModelConfig(
-        **common,
+        **read,
         family="stablelm",
-        max_position_embeddings=fields.count("max_position_embeddings", 4096),
-        norm_eps=fields.positive("layer_norm_eps", 1e-5),
-        activation=fields.choice("hidden_act", ACTIVATIONS, "silu"),
-        attention_scale=common["head_dim"] ** -0.5,
-        layer_types=full_layers(common["num_layers"]),
-        ropes={"full": read_rope(fields, common["head_dim"], partial=partial)},
+        layer_types=full_layers(read["num_layers"]),
+        ropes={"full": read_rope(fields, read["head_dim"], partial=partial)},
         block_order="parallel" if is_parallel else "pre_norm",
         attention_bias=fields.flag("use_qkv_bias", False),
         has_qk_norm=fields.flag("qk_layernorm", False),
@@ -55,22 +54,23 @@ def shapes(config: ModelConfig) -> Shapes:
 
 
 def gguf_config(metadata: Fields, facts: Fields) -> dict[str, Any]:
-    """A file with norms of queries and keys is refused by their tensors' names."""
     return gguf_words(metadata, facts, "stablelm") | {
         "layer_norm_eps": metadata.positive("attention.layer_norm_epsilon"),
         "use_parallel_residual": not has_tensor(facts, "blk.0.ffn_norm.weight"),
         "use_qkv_bias": has_tensor(facts, "blk.0.attn_q.bias"),
+        "qk_layernorm": has_tensor(facts, "blk.0.attn_q_norm.weight"),
     }
 
 
-FAMILY = Family(
-    name="stablelm",
-    model_types=("stablelm",),
-    architectures=("StableLmForCausalLM", "StableLmModel"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=config,
-    shapes=shapes,
-    gguf=Gguf("stablelm", gguf_config, gguf_names(attention_names(is_paired=False), MLP_NAMES)),
-    ignored=(".rotary_emb.inv_freq",),
-)
+HEAD_NORM_NAMES: Names = {
+    f"attn_{x}_norm.weight": (
+        f"{LAYER}self_attn.{x}_layernorm.norms.{{{{}}}}.weight",
+        "stacked",
+    )
+    for x in "qk"
+}
+NAMES = gguf_names(attention_names(is_paired=False), MLP_NAMES, HEAD_NORM_NAMES)
+
+
+GGUF = Gguf("stablelm", gguf_config, NAMES)
+FAMILY = decoder_family("stablelm", "StableLm", config, shapes, GGUF)

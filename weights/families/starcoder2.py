@@ -8,6 +8,8 @@ from weights.checkpoint import ModelConfig
 from weights.families.decoder import (
     attention_names,
     both,
+    common,
+    decoder_family,
     decoder_shapes,
     for_kinds,
     gguf_names,
@@ -15,11 +17,8 @@ from weights.families.decoder import (
     has_tensor,
     norms,
     projections,
-    sizes,
 )
 from weights.families.family import (
-    ACTIVATIONS,
-    Family,
     Gguf,
     Shapes,
     all_sliding,
@@ -33,22 +32,18 @@ PUBLISHED_WINDOW = 4096  # of all three sizes
 
 
 def config(fields: Fields) -> ModelConfig:
-    common = sizes(fields)
+    read = common(fields, 4096, ("norm_epsilon", 1e-5), "gelu_pytorch_tanh")
     has_window = fields.has("sliding_window")
-    layer_types = (all_sliding if has_window else full_layers)(common["num_layers"])
+    layer_types = (all_sliding if has_window else full_layers)(read["num_layers"])
     has_bias = fields.flag("use_bias", True)
     fields.must_be("mlp_type", "default")
     fields.must_be("norm_type", "layer_norm")
     return ModelConfig(
-        **common,
+        **read,
         family="starcoder2",
-        max_position_embeddings=fields.count("max_position_embeddings", 4096),
-        norm_eps=fields.positive("norm_epsilon", 1e-5),
-        activation=fields.choice("hidden_act", ACTIVATIONS, "gelu_pytorch_tanh"),
-        attention_scale=common["head_dim"] ** -0.5,
         layer_types=layer_types,
         sliding_window=fields.count("sliding_window") if has_window else None,
-        ropes=for_kinds(layer_types, read_rope(fields, common["head_dim"])),
+        ropes=for_kinds(layer_types, read_rope(fields, read["head_dim"])),
         attention_bias=has_bias,
         mlp_bias=has_bias,
     )
@@ -81,13 +76,5 @@ NAMES = gguf_names(
     both("ffn_up", "mlp.c_fc"),
     both("ffn_down", "mlp.c_proj"),
 )
-FAMILY = Family(
-    name="starcoder2",
-    model_types=("starcoder2",),
-    architectures=("Starcoder2ForCausalLM", "Starcoder2Model"),
-    prefix="model.",
-    embedding="model.embed_tokens.weight",
-    config=config,
-    shapes=shapes,
-    gguf=Gguf("starcoder2", gguf_config, NAMES),
-)
+GGUF = Gguf("starcoder2", gguf_config, NAMES)
+FAMILY = decoder_family("starcoder2", "Starcoder2", config, shapes, GGUF)

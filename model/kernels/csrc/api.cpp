@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "context.hpp"
+#include "entries.hpp"
 
 using namespace tiedlm;
 
@@ -19,6 +20,17 @@ bool is_supported(const Kernels& kernels) {
     if (&kernels == &avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return &kernels == &portable;
+}
+
+// AVX-512 came before its byte products: such a processor has AVX2's.
+const Quantised& quantised_for(const Kernels& kernels) {
+#ifdef TIEDLM_X86
+    const bool has_vnni =
+        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
+    if (&kernels == &avx512 && has_vnni) return quantised_vnni;
+    if (&kernels != &portable && __builtin_cpu_supports("f16c")) return quantised_avx2;
+#endif
+    return quantised_portable;
 }
 
 const Kernels* const ALL[] = {
@@ -64,7 +76,7 @@ extern "C" {
 void* tiedlm_open(const char* name, int threads) {
     for (const Kernels* kernels : ALL)
         if (is_supported(*kernels) && (*name == 0 || std::strcmp(name, kernels->name) == 0))
-            return new Context{*kernels, Pool(threads)};
+            return new Context{*kernels, quantised_for(*kernels), Pool(threads)};
     return nullptr;
 }
 
@@ -94,11 +106,12 @@ void tiedlm_linear(void* handle, const float* x, const void* weight, int matrix,
 void tiedlm_attend(void* handle, const float* q, const float* keys, const float* values, float* out,
                    const int64_t* rows, int64_t num_rows, const int64_t* pages, int64_t num_heads,
                    int64_t num_kv_heads, int64_t head_dim, int64_t page_size,
-                   const float* slopes, float scale, int64_t window, float cap) {
+                   const float* slopes, int is_coarse, float scale, int64_t window, float cap) {
     Context& context = *static_cast<Context*>(handle);
     const Kernels& kernels = context.kernels;
-    const Attention job{q,        keys,      values, out,   pages,  num_heads, num_kv_heads,
-                        head_dim, page_size, slopes, scale, window, cap};
+    const Attention job{q,         keys,         values,   out,       pages,
+                        num_heads, num_kv_heads, head_dim, page_size, slopes,
+                        is_coarse != 0, scale,   window,   cap};
     const std::vector<Item> items = cut(job, rows, num_rows, kernels.rows);
     run(context, int64_t(items.size()), operations(job, items), [&](int64_t i) {
         static thread_local std::vector<float> scratch;

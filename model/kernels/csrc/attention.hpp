@@ -32,6 +32,20 @@ inline void bend(float* scores, int64_t size, float cap, float slope, int64_t di
     }
 }
 
+inline float to_bfloat16(float x) {  // ties to even; x is finite
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000u;
+    __builtin_memcpy(&x, &bits, sizeof bits);
+    return x;
+}
+
+// What Falcon adds to the product of a query with the key at `position`. What its own place would
+// get is taken off again: all keys alike, so that no weight changes, and sums stay small.
+inline float coarse_bias(float slope, int64_t position) {
+    return to_bfloat16(to_bfloat16(slope) * to_bfloat16(float(position)));
+}
+
 // One page's scores (size,) to weights, in place; -> by what earlier pages' sums shrink.
 // Scores of keys that may not be seen are -inf, also from `size` up to a multiple of 16.
 template <class V>
@@ -148,8 +162,10 @@ struct Attending {
         const float slope =
             job.slopes == nullptr ? 0.0f : job.slopes[item.head + r % item.num_heads];
         const int64_t position = item.position + r / item.num_heads;
+        for (int64_t j = 0; job.is_coarse && j < scores_stride; ++j)
+            row[j] += coarse_bias(slope, base + j) - coarse_bias(slope, position);
         for (int64_t j = 0; j < scores_stride; ++j) row[j] *= job.scale;
-        bend<V>(row, scores_stride, job.cap, slope, position - base);
+        bend<V>(row, scores_stride, job.cap, job.is_coarse ? 0.0f : slope, position - base);
     }
 
     float hide_and_weigh(int r, Range keys) {

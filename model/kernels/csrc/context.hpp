@@ -2,6 +2,7 @@
 #pragma once
 #include "jobs.hpp"
 #include "pool.hpp"
+#include "quantised.hpp"
 
 namespace tiedlm {
 
@@ -10,6 +11,7 @@ constexpr int64_t OPERATIONS_PER_EXP = 24;
 
 struct Context {
     const Kernels& kernels;
+    const Quantised& quantised;
     Pool pool;
 };
 

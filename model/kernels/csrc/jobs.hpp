@@ -34,6 +34,7 @@ struct Attention {
     const int64_t* pages;
     int64_t num_heads, num_kv_heads, head_dim, page_size;
     const float* slopes;  // (H,), times its distance a key's score is lessened; null: nothing
+    bool is_coarse;       // by Falcon's rounded biases instead: see coarse_bias
     float scale;
     int64_t window;  // keys a query may see, itself included; 0: all before it
     float cap;       // no score leaves (-cap, cap); 0: no cap
@@ -78,6 +79,34 @@ struct Distributions {
 
 constexpr int64_t MAXIMA = 64;
 
+// x, out and onto (M,W), onto may be null; row r has row r modulo G of weight (G,W); bias (W,) or
+// null. out = (x - mean) / sqrt(mean square distance + eps) * weight + bias + onto, mean 0 for RMS.
+struct Norm {
+    const float *x, *weight, *bias, *onto;
+    float* out;
+    int64_t num_weights, width;
+    float eps;
+    bool has_mean;
+};
+
+enum class Pairs : int32_t { HALVES = 0, NEIGHBOURS = 1 };  // (0,R/2)(1,R/2+1).. or (0,1)(2,3)..
+
+// x (N,H,D) in place, of which the first R = 2*half of D turn; cosines and sines (N,half)
+struct Rotation {
+    float* x;
+    const float *cosines, *sines;
+    int64_t num_heads, head_dim, half;
+    Pairs pairs;
+};
+
+struct Rowwise {
+    void (*normalize)(const Norm&, Range rows);
+    // x (size,) = x * by + onto, onto may be null
+    void (*add)(float* x, const float* onto, float by, int64_t size);
+    void (*clamp)(float limit, float* x, int64_t size);
+    void (*rotate)(const Rotation&, Range tokens);
+};
+
 struct Kernels {
     const char* name;
     int rows, outputs;  // of the register tile; an attention item has at most `rows` queries
@@ -89,6 +118,7 @@ struct Kernels {
     // x (size,) = limit * tanh(x / limit)
     void (*cap)(float limit, float* x, int64_t size);
     Distributions distributions;
+    Rowwise rowwise;
 };
 
 extern const Kernels portable;

@@ -9,13 +9,14 @@
 #pragma GCC target("avx2,fma,popcnt")
 #include "attention.hpp"
 #include "distribution.hpp"
+#include "rowwise.hpp"
 #include "vector_avx2.hpp"
 
 namespace tiedlm {
 
 const Kernels avx2 = {
     "avx2",      Avx2::ROWS, Avx2::OUTPUTS, linear<Avx2>, attend<Avx2>,
-    gate<Avx2>, cap<Avx2>,  DISTRIBUTIONS<Avx2>,
+    gate<Avx2>, cap<Avx2>,  DISTRIBUTIONS<Avx2>, ROWWISE<Avx2>,
 };
 
 }  // namespace tiedlm

@@ -9,13 +9,14 @@
 #pragma GCC target("avx512f,avx2,fma,popcnt")
 #include "attention.hpp"
 #include "distribution.hpp"
+#include "rowwise.hpp"
 #include "vector_avx512.hpp"
 
 namespace tiedlm {
 
 const Kernels avx512 = {
     "avx512",      Avx512::ROWS, Avx512::OUTPUTS, linear<Avx512>, attend<Avx512>,
-    gate<Avx512>, cap<Avx512>,  DISTRIBUTIONS<Avx512>,
+    gate<Avx512>, cap<Avx512>,  DISTRIBUTIONS<Avx512>, ROWWISE<Avx512>,
 };
 
 }  // namespace tiedlm

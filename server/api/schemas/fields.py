@@ -25,6 +25,13 @@ MAX_TEMPERATURE = 100.0
 
 TextOrIds = str | tuple[int, ...]
 
+# What the OpenAPI document says of the fields that are parsed here: as much as a schema can.
+Id = Annotated[int, Field(ge=0)]
+SomeIds = Annotated[list[Id], Field(min_length=1)]
+SomeText = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_BYTES)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+
 
 class NativeBody(BaseModel):
     """Nothing is coerced, and a field that is not known is refused."""
@@ -196,34 +203,56 @@ def check_full(value: object) -> object:
 Prompts = Annotated[
     tuple[TextOrIds, ...],
     PlainValidator(
-        parse_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+        parse_prompts,
+        json_schema_input_type=str
+        | Annotated[list[str], Field(min_length=1)]
+        | SomeIds
+        | Annotated[list[SomeIds], Field(min_length=1)],
     ),
 ]
 Stops = Annotated[
     tuple[str, ...],
-    PlainValidator(parse_stops, json_schema_input_type=str | list[str] | None),
+    PlainValidator(
+        parse_stops,
+        json_schema_input_type=Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
+    ),
 ]
 LogitBias = Annotated[
     tuple[tuple[int, float], ...],
-    PlainValidator(parse_logit_bias, json_schema_input_type=dict[str, float]),
+    PlainValidator(
+        parse_logit_bias,
+        json_schema_input_type=Annotated[
+            dict[Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,9})$")], Bias],
+            Field(max_length=MAX_LOGIT_BIASES),
+        ],
+    ),
 ]
 TokenList = Annotated[
-    tuple[int, ...], PlainValidator(parse_token_list, json_schema_input_type=list[int])
+    tuple[int, ...], PlainValidator(parse_token_list, json_schema_input_type=list[Id])
 ]
 OptionalTokenList = Annotated[
     tuple[int, ...] | None,
-    PlainValidator(parse_optional_token_list, json_schema_input_type=list[int] | None),
+    PlainValidator(parse_optional_token_list, json_schema_input_type=SomeIds | None),
 ]
 Continuations = Annotated[
     tuple[TextOrIds, ...],
-    PlainValidator(parse_continuations, json_schema_input_type=list[str | list[int]]),
+    PlainValidator(
+        parse_continuations,
+        json_schema_input_type=Annotated[
+            list[SomeText | SomeIds], Field(min_length=1, max_length=MAX_CONTINUATIONS)
+        ],
+    ),
 ]
 OptionalPrompt = Annotated[
     TextOrIds | None,
-    PlainValidator(parse_one_prompt, json_schema_input_type=str | list[int] | None),
+    PlainValidator(parse_one_prompt, json_schema_input_type=str | SomeIds | None),
 ]
 Texts = Annotated[
-    tuple[str, ...], PlainValidator(parse_texts, json_schema_input_type=str | list[str])
+    tuple[str, ...],
+    PlainValidator(
+        parse_texts,
+        json_schema_input_type=SomeText | Annotated[list[SomeText], Field(min_length=1)],
+    ),
 ]
 Full = Annotated[Literal[False, "json", "base64"], BeforeValidator(check_full)]
 Temperature = Annotated[float, BeforeValidator(check_temperature), Field(ge=0, le=MAX_TEMPERATURE)]

@@ -43,10 +43,18 @@ def is_empty(value: object) -> bool:
     return value in ([], "", {})
 
 
+def tell_of_nulls(schema: dict[str, Any]) -> None:
+    for name, told in schema["properties"].items():
+        is_told = {"type": "null"} in told.get("anyOf", ())
+        if name not in schema.get("required", ()) and not is_told:
+            own = {key: told.pop(key) for key in list(told) if key not in ("title", "default")}
+            told["anyOf"] = [own, {"type": "null"}]
+
+
 class LenientBody(NativeBody):
     """null is as good as absent, and what is not known is kept aside."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=tell_of_nulls)
     refused: ClassVar[Mapping[str, Test]] = {}  # field -> whether its value changes nothing
 
     @model_validator(mode="before")

@@ -1,0 +1,108 @@
+// What Python calls for matrices of codes.
+#include "quantised.hpp"
+
+#include "entries.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "context.hpp"
+#include "half.hpp"
+
+using namespace tiedlm;
+
+namespace {
+
+constexpr int64_t LEAST_PIECE = 16 << 10, MOST_PIECE = 128 << 10;  // bytes of weights
+constexpr int64_t PIECES_A_THREAD = 6;   // so that threads end together
+constexpr int64_t ROUNDED_ROWS = 16;     // a piece
+constexpr int64_t STREAMING_ROWS = 8;    // so few, and reading weights takes longer than multiplying
+constexpr int64_t LARGEST_GROUP_COUNT = 2;  // of a block
+
+// Where the rounded rows are kept until the thread's next product.
+Rounded make_room(const Codes& weight, int64_t num_rows, int64_t block_bytes) {
+    static thread_local std::vector<uint8_t> room;
+    const int64_t numbers = weight.blocks() * num_rows;
+    const int64_t needed = numbers * (block_bytes + 4 + 4 * LARGEST_GROUP_COUNT) + LINE;
+    if (int64_t(room.size()) < needed) room.resize(size_t(needed));
+    uint8_t* at = room.data() + LINE - reinterpret_cast<uintptr_t>(room.data()) % LINE;
+    auto* scales = reinterpret_cast<float*>(at + numbers * block_bytes);
+    return {at, scales, reinterpret_cast<int32_t*>(scales + numbers), num_rows};
+}
+
+int64_t tiles_a_piece(const Codes& weight, int threads) {
+    const int64_t share = weight.tiles() * weight.tile_bytes() / (threads * PIECES_A_THREAD);
+    const int64_t bytes = std::min(std::max(share, LEAST_PIECE), MOST_PIECE);
+    return round_up(bytes / weight.tile_bytes() + 1, 2);
+}
+
+float scale_of(const Codes& w, const uint8_t* scales, const uint8_t* multiples, int64_t group,
+               int64_t output) {
+    const int64_t shared = group / w.kind.groups_per_scale;
+    const float scale = float_of_half(scales + 2 * (shared * TILE + output));
+    if (w.kind.groups_per_scale == 1) return scale;
+    return scale * float(int8_t(multiples[group * TILE + output]));
+}
+
+// As weights/quant.py has it: the product is exact, an offset is added to it rounded once.
+void look_up(const Codes& w, int64_t row, float* out) {
+    const uint8_t* tile = w.data + row / TILE * w.tile_bytes();
+    const int64_t output = row % TILE;
+    float scale = 0.0f, offset = 0.0f;
+    for (int64_t k = 0; k < w.width; ++k) {
+        if (k % w.kind.group == 0) {
+            const int64_t group = k / w.kind.group;
+            scale = scale_of(w, tile, tile + w.multiples(), group, output);
+            if (w.kind.has_offset)
+                offset = scale_of(w, tile + w.offsets(), tile + w.offset_multiples(), group, output);
+        }
+        const int64_t block = k / BLOCK_OF_INPUTS, q = k % BLOCK_OF_INPUTS / 4;
+        const uint8_t* codes = tile + w.codes() + block * w.kind.bits * LINE;
+        const int code = code_of(w.kind.bits, codes, int(q), int(4 * output + k % 4));
+        const float value = float(code - w.kind.zero) * scale;
+        out[k] = w.kind.has_offset ? value + offset : value;
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// kind: the numbers of CodeKind
+void tiedlm_quantised_linear(void* handle, const float* x, const void* data, const int32_t* kind,
+                             const float* bias, float* out, int64_t num_rows, int64_t width,
+                             int64_t num_outputs, int is_wide) {
+    Context& context = *static_cast<Context*>(handle);
+    const Quantised& kernels = context.quantised;
+    if (num_rows == 0) return;
+    const Codes weight{static_cast<const uint8_t*>(data),
+                       {kind[0], kind[1], kind[2], kind[3], kind[4]},
+                       num_outputs,
+                       width};
+    const int64_t block_bytes = is_wide ? kernels.wide_bytes : kernels.narrow_bytes;
+    const QuantLinear job{weight, make_room(weight, num_rows, block_bytes), bias, out, is_wide != 0};
+    const int64_t to_round = (num_rows + ROUNDED_ROWS - 1) / ROUNDED_ROWS;
+    run(context, to_round, OPERATIONS_PER_EXP * num_rows * width, [&](int64_t i) {
+        kernels.round(job, x, {i * ROUNDED_ROWS, std::min((i + 1) * ROUNDED_ROWS, num_rows)});
+    });
+    const int64_t tiles = tiles_a_piece(weight, context.pool.threads());
+    const int64_t row_pieces = (num_rows + MAX_PASS_ROWS - 1) / MAX_PASS_ROWS;
+    const int64_t count = row_pieces * ((weight.tiles() + tiles - 1) / tiles);
+    run(context, count, 2 * num_rows * width * num_outputs, [&](int64_t i) {
+        const int64_t n = i % row_pieces * MAX_PASS_ROWS, t = i / row_pieces * tiles;
+        kernels.multiply(job, {n, std::min(n + MAX_PASS_ROWS, num_rows)},
+                         {t, std::min(t + tiles, weight.tiles())}, num_rows <= STREAMING_ROWS);
+    });
+}
+
+// rows (N,) of the matrix -> out (N,C)
+void tiedlm_quantised_lookup(const void* data, const int32_t* kind, const int64_t* rows, float* out,
+                             int64_t num_rows, int64_t width, int64_t num_outputs) {
+    const Codes weight{static_cast<const uint8_t*>(data),
+                       {kind[0], kind[1], kind[2], kind[3], kind[4]},
+                       num_outputs,
+                       width};
+    for (int64_t n = 0; n < num_rows; ++n) look_up(weight, rows[n], out + n * width);
+}
+
+}  // extern "C"

@@ -1,0 +1,71 @@
+// Quantised products for any processor.
+#include "half.hpp"
+#include "quantised_kernels.hpp"
+#include "vector_portable.hpp"
+
+namespace tiedlm {
+
+namespace {
+
+struct PortableCodes {
+    using V = Portable;
+    struct Ints {
+        int32_t lane[TILE];
+    };
+    static constexpr int TILES = 1;
+    static constexpr int64_t WIDE_BYTES = 64, NARROW_BYTES = 64;
+
+    template <int T>
+    struct Unpacked {
+        int16_t code[T][QUADS][4][TILE];
+    };
+
+    template <bool WIDE>
+    static inline void arrange(const int32_t* integers, uint8_t* out) {
+        int16_t narrowed[BLOCK_OF_INPUTS];
+        for (int i = 0; i < BLOCK_OF_INPUTS; ++i) narrowed[i] = int16_t(integers[i]);
+        std::memcpy(out, narrowed, sizeof narrowed);
+    }
+
+    template <int BITS, int T>
+    static inline void unpack(const uint8_t* p, int t, Unpacked<T>& out) {
+        for (int q = 0; q < QUADS; ++q)
+            for (int i = 0; i < 4; ++i)
+                for (int o = 0; o < TILE; ++o)
+                    out.code[t][q][i][o] = int16_t(code_of(BITS, p, q, 4 * o + i));
+    }
+
+    template <bool WIDE, int T, int COUNT>
+    static inline void dot(const Unpacked<T>& codes, int part, const uint8_t* x, int32_t correction,
+                           Ints (&sum)[T]) {
+        int16_t inputs[BLOCK_OF_INPUTS];
+        std::memcpy(inputs, x, sizeof inputs);
+        for (int t = 0; t < T; ++t) {
+            for (int o = 0; o < TILE; ++o) sum[t].lane[o] = correction;
+            for (int k = part * COUNT * 4; k < (part + 1) * COUNT * 4; ++k)
+                for (int o = 0; o < TILE; ++o)
+                    sum[t].lane[o] += codes.code[t][k / 4][k % 4][o] * inputs[k];
+        }
+    }
+
+    static inline V::Reg to_float(const Ints& x) {
+        return V::each([&](int i) { return float(x.lane[i]); });
+    }
+    static inline V::Reg from_half(const uint8_t* p) {
+        return V::each([=](int i) { return float_of_half(p + 2 * i); });
+    }
+    static inline V::Reg from_bytes(const uint8_t* p) {
+        return V::each([=](int i) { return float(int8_t(p[i])); });
+    }
+    // A call a lane where the compiler may not assume the instruction: once for 32 products, and
+    // the bits are those of every other processor.
+    static inline V::Reg fma(const V::Reg& a, const V::Reg& b, const V::Reg& c) {
+        return V::each([&](int i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
+    }
+};
+
+}  // namespace
+
+const Quantised quantised_portable = QUANTISED<PortableCodes>;
+
+}  // namespace tiedlm

@@ -1,0 +1,105 @@
+// Quantised products for x86-64 processors with AVX-512 VNNI: one vpdpbusd a line and input byte.
+//
+// The pragma stands before every function of this file: see kernels_avx2.cpp.
+#include "jobs.hpp"
+
+#ifdef TIEDLM_X86
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c,popcnt")
+#include "quantised_kernels.hpp"
+#include "vector_avx512.hpp"
+
+namespace tiedlm {
+
+namespace {
+
+// An input of 16 bits is two balanced signed bytes, 256 * high + low, and its product two products.
+struct Vnni {
+    using V = Avx512;
+    using Ints = __m512i;
+    static constexpr int TILES = 2;  // 16 registers of codes
+    static constexpr int64_t WIDE_BYTES = 64, NARROW_BYTES = 32;
+
+    template <int T>
+    struct Unpacked {
+        __m512i line[T][QUADS];
+    };
+
+    template <bool WIDE>
+    static inline void arrange(const int32_t* integers, uint8_t* out) {
+        for (int i = 0; i < BLOCK_OF_INPUTS; ++i) {
+            const int32_t high = WIDE ? (integers[i] + 128) >> 8 : integers[i];
+            out[i] = uint8_t(high);
+            if constexpr (WIDE) out[BLOCK_OF_INPUTS + i] = uint8_t(integers[i] - 256 * high);
+        }
+    }
+
+    static inline __m512i load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+    static inline __m512i bits(__m512i x, int shift, int mask) {
+        return _mm512_and_si512(_mm512_srli_epi16(x, unsigned(shift)), _mm512_set1_epi8(char(mask)));
+    }
+
+    template <int BITS, int T>
+    static inline void unpack(const uint8_t* p, int t, Unpacked<T>& out) {
+        if constexpr (BITS == 8) {
+            TIEDLM_UNROLL for (int q = 0; q < QUADS; ++q) out.line[t][q] = load(p + LINE * q);
+            return;
+        }
+        TIEDLM_UNROLL for (int i = 0; i < 4; ++i) {
+            const __m512i two = load(p + LINE * i);
+            out.line[t][2 * i] = bits(two, 0, 15);
+            out.line[t][2 * i + 1] = bits(two, 4, 15);
+        }
+        constexpr int MORE = BITS - 4;
+        TIEDLM_UNROLL for (int q = 0; q < (MORE > 0 ? QUADS : 0); ++q) {
+            const __m512i high = load(p + LINE * (4 + q * MORE / 8));
+            const __m512i more = bits(high, q * MORE % 8, (1 << MORE) - 1);
+            out.line[t][q] = _mm512_or_si512(out.line[t][q], _mm512_slli_epi16(more, 4));
+        }
+    }
+
+    static inline __m512i quad(const uint8_t* p) {
+        int32_t four;
+        std::memcpy(&four, p, 4);
+        return _mm512_set1_epi32(four);
+    }
+
+    // Of COUNT of the block's quads, those of its `part`th group.
+    template <bool WIDE, int T, int COUNT>
+    static inline void dot(const Unpacked<T>& codes, int part, const uint8_t* x, int32_t correction,
+                           Ints (&sum)[T]) {
+        const int first = part * COUNT;
+        const __m512i start = WIDE ? _mm512_setzero_si512() : _mm512_set1_epi32(correction);
+        TIEDLM_UNROLL for (int t = 0; t < T; ++t) sum[t] = start;
+        TIEDLM_UNROLL for (int q = first; q < first + COUNT; ++q) {
+            const __m512i input = quad(x + 4 * q);
+            TIEDLM_UNROLL for (int t = 0; t < T; ++t)
+                sum[t] = _mm512_dpbusd_epi32(sum[t], codes.line[t][q], input);
+        }
+        if constexpr (!WIDE) return;
+        TIEDLM_UNROLL for (int t = 0; t < T; ++t) sum[t] = _mm512_slli_epi32(sum[t], 8);
+        TIEDLM_UNROLL for (int q = first; q < first + COUNT; ++q) {
+            const __m512i input = quad(x + BLOCK_OF_INPUTS + 4 * q);
+            TIEDLM_UNROLL for (int t = 0; t < T; ++t)
+                sum[t] = _mm512_dpbusd_epi32(sum[t], codes.line[t][q], input);
+        }
+        const __m512i end = _mm512_set1_epi32(correction);
+        TIEDLM_UNROLL for (int t = 0; t < T; ++t) sum[t] = _mm512_add_epi32(sum[t], end);
+    }
+
+    static inline __m512 to_float(Ints x) { return _mm512_cvtepi32_ps(x); }
+    static inline __m512 from_half(const uint8_t* p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+    static inline __m512 from_bytes(const uint8_t* p) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    }
+    static inline __m512 fma(__m512 a, __m512 b, __m512 c) { return V::fma(a, b, c); }
+};
+
+}  // namespace
+
+const Quantised quantised_vnni = QUANTISED<Vnni>;
+
+}  // namespace tiedlm
+#endif

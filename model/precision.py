@@ -1,0 +1,27 @@
+"""How each matrix is held, by what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from weights.quant import KINDS, Kind
+
+Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
+# "table": the tied matrix, whose rounding reaches the input and every logit at once.
+Role = Literal["table", "linear"]
+
+
+def kind_for(precision: Precision, role: Role) -> Kind | None:
+    """What a matrix is rounded to; None: not to codes. A role must be named to get four bits."""
+    if precision == "int4" and role == "linear":
+        return KINDS["Q4_0"]
+    return KINDS["Q8_0"] if precision in ("int8", "int4") else None
+
+
+def told(precision: Precision, stored_types: Collection[str]) -> str:
+    """What answers say they were computed from; for "auto" that is what the file has."""
+    if precision != "auto":
+        return precision
+    kinds = [name for name in stored_types if name in KINDS]
+    return "+".join(kinds) or ("bfloat16" if "BF16" in stored_types else "float32")
