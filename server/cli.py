@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -73,6 +74,9 @@ def load_model(settings: Settings, metrics: Metrics) -> ServedModel:
 def run_server(settings: Settings, load: Callable[[Settings, Metrics], ServedModel]) -> int:
     """Until it is told to end; `load` runs in a thread of its own once the port is open."""
     set_up_logging(settings.log_level)
+    # Imports and loading make objects that stay. Collecting among them time and again is an eighth
+    # of the way to the first answer; lifecycle.py collects once, when all of them are there.
+    gc.disable()
     from server.api.service import Service
     from server.lifecycle import CannotListen, Lifecycle, allow_files, listen
     from server.metrics import Metrics

@@ -129,12 +129,12 @@ class Lifecycle:
         task.add_done_callback(self.tasks.discard)
 
     def _prepare(self) -> ServedModel:
-        self.routes.openapi()  # kept by it: building the document takes a third of a second
         model = self.load()
         # What is loaded stays: the collector need not look at it again, with the interpreter held.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        gc.enable()  # cli.py has it wait until here
         return model
 
     async def _load(self, address: str) -> None:
