@@ -9,7 +9,7 @@ ENGINE ?= docker
 # podman, and runs what it built once. Called as SCRIPT CONTEXT TAG PATH PORT HOST_PORT -- RUN_OPTIONS.
 IMAGE_SCRIPT ?= $(wildcard ../shared/tools/build_and_run_image.sh)
 
-.PHONY: serve test check fix bench bench-peers soak families memory clean test-long image image-test
+.PHONY: serve test check fix bench bench-peers soak fuzz families memory clean test-long image image-test
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -59,6 +59,12 @@ bench-peers: $(VENV)/.installed  ## beside llama.cpp and OpenVINO GenAI, built i
 soak: $(VENV)/.installed  ## ten minutes of mixed load, then overload; fails on a 5xx, growth, a changed answer
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m tests.fuzz.openapi --minutes 5
+
+fuzz: $(VENV)/.installed  ## two minutes of guided fuzzing on each parser, five on the HTTP routes
+	$(BIN)/pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.coverage --seconds 120
+	$(BIN)/python -m tests.fuzz.openapi --minutes 5
 
 image:  ## the image, by Docker or ENGINE=podman
 	$(ENGINE) build --tag $(IMAGE) .

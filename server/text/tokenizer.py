@@ -90,8 +90,14 @@ class TextTokenizer:
         """The tokens of `text` with their places; those that the tokenizer adds are at (0, 0)."""
         with self._lock:
             self.tokenizer.encode_special_tokens = not parse_special
+            # The library's own places cost four times the tokens themselves: only where needed.
+            [encoding] = self.tokenizer.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
+            if (exact := self._exact_pieces(text, encoding)) or not encoding.ids:
+                return exact
             [encoding] = self.tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
-        return self._exact_pieces(text, encoding) or [
+        return [
             Piece(token, start, end)
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
         ]
