@@ -72,7 +72,7 @@ image:  ## the image, by Docker or ENGINE=podman
 # What the script runs podman with is what it needs on machines where control groups are of version 1.
 ifneq ($(IMAGE_SCRIPT),)
 image-test: export ENGINE = podman --runtime=runc --cgroup-manager=cgroupfs --events-backend=file
-image-test: export RUN_OPTIONS = --ulimit=nofile=4096:4096 --read-only-tmpfs=false
+image-test: export RUN_OPTIONS = --ulimit=nofile=4096:4096 --ulimit=nproc=8192:8192 --read-only-tmpfs=false
 endif
 image-test: export IMAGE := $(IMAGE):test
 image-test: $(VENV)/.installed  ## build the image, run it locked down without a network, ask it, stop it

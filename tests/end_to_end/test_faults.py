@@ -38,8 +38,8 @@ NUM_CLIENTS = 6
 def serve_real(port=0):
     flags = ("--kv-cache-tokens", "8192", "--max-context", "2048")
     started = Server(*flags, command=[*TIEDLM, "serve", MODEL], port=port)
-    started.http.timeout = 120
-    return started.ready(patience=120)
+    started.http.timeout = 300
+    return started.ready(patience=300)
 
 
 def answers(server):
@@ -96,7 +96,7 @@ def run(*command, limit=None, **env):
         env=clean_environment() | env,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=5 * PATIENCE,  # torch and a model are loaded first
         preexec_fn=set_limit,
     )
 
