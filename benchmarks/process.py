@@ -7,10 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import httpx
+
+TIEDLM_SERVE = ("server", "serve")
 
 
 def free_port() -> int:
@@ -30,15 +33,17 @@ def resident_bytes(pid: int) -> int:
 class Server:
     """
     `with Server("--threads", "2") as server:` is ready on entry; `ready_seconds` is how long that
-    took.
+    took. `command`: what is run, `tiedlm serve` if nothing else is said.
     """
 
-    def __init__(self, *flags: str, timeout: float = 120.0) -> None:
-        self.flags, self.timeout, self.port = flags, timeout, free_port()
+    def __init__(
+        self, *flags: str, timeout: float = 120.0, command: Sequence[str] = TIEDLM_SERVE
+    ) -> None:
+        self.flags, self.timeout, self.port = (*command, *flags), timeout, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Server:
-        command = [sys.executable, "-m", "server", "serve", "--port", str(self.port), *self.flags]
+        command = [sys.executable, "-m", *self.flags, "--port", str(self.port)]
         started = time.perf_counter()
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
