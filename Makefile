@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= smollm2-135m-instruct
 BIN := $(VENV)/bin
 
-.PHONY: serve test check fix bench soak families memory clean test-long
+.PHONY: serve test test-clients check fix bench soak families memory clean test-long
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -28,6 +28,18 @@ test-long: $(VENV)/.installed  ## texts of thousands of tokens beside transforme
 	$(BIN)/tiedlm pull smollm2-135m-instruct
 	$(BIN)/tiedlm pull gemma-3-270m
 	$(BIN)/python -m pytest -m long
+
+CLIENTS := $(patsubst tests/clients/requirements/%.txt,.clients/%/.installed,$(wildcard tests/clients/requirements/*.txt))
+
+.clients/%/.installed: tests/clients/requirements/%.txt  ## torch first: what comes with another would bring CUDA
+	$(PYTHON) -m venv .clients/$*
+	! grep -q '^torch==' $< || .clients/$*/bin/pip install --quiet $$(grep '^torch==' $<)
+	.clients/$*/bin/pip install --quiet --requirement $<
+	touch $@
+
+test-clients: $(VENV)/.installed $(CLIENTS)  ## real clients, each in its own virtual environment (docs/clients.md)
+	$(BIN)/tiedlm pull smollm2-135m-instruct
+	$(BIN)/python -m pytest -m clients tests/clients
 
 check: $(VENV)/.installed  ## formatting, lint, types, layer rules
 	$(BIN)/ruff format --check .
