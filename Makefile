@@ -9,7 +9,7 @@ ENGINE ?= docker
 # podman, and runs what it built once. Called as SCRIPT CONTEXT TAG PATH PORT HOST_PORT -- RUN_OPTIONS.
 IMAGE_SCRIPT ?= $(wildcard ../shared/tools/build_and_run_image.sh)
 
-.PHONY: serve test check fix bench bench-peers soak fuzz families memory clean test-long image image-test
+.PHONY: serve test test-clients check fix bench bench-peers soak fuzz families memory clean test-long image image-test
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -34,6 +34,18 @@ test-long: $(VENV)/.installed  ## texts of thousands of tokens beside transforme
 	$(BIN)/tiedlm pull gemma-3-270m
 	$(BIN)/python -m pytest -m long
 
+CLIENTS := $(patsubst tests/clients/requirements/%.txt,.clients/%/.installed,$(wildcard tests/clients/requirements/*.txt))
+
+.clients/%/.installed: tests/clients/requirements/%.txt  ## torch first: what comes with another would bring CUDA
+	$(PYTHON) -m venv .clients/$*
+	! grep -q '^torch==' $< || .clients/$*/bin/pip install --quiet $$(grep '^torch==' $<)
+	.clients/$*/bin/pip install --quiet --requirement $<
+	touch $@
+
+test-clients: $(VENV)/.installed $(CLIENTS)  ## real clients, each in its own virtual environment (docs/clients.md)
+	$(BIN)/tiedlm pull smollm2-135m-instruct
+	$(BIN)/python -m pytest -m clients tests/clients
+
 check: $(VENV)/.installed  ## formatting, lint, types, layer rules, the Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,6 +60,7 @@ fix: $(VENV)/.installed
 bench: $(VENV)/.installed  ## side by side with transformers; the last line is one line of JSON
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.http
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.probabilities
 

@@ -33,10 +33,8 @@ async def resolve_prompts(
         param = "prompt" if len(prompts) == 1 else f"prompt.{i}"
         if isinstance(prompt, str):
             await check_beginning(service, model, prompt, parse_special, param)
-            ids = await service.tokenize(
-                model.tokenizer.encode, prompt, add_special_tokens, parse_special
-            )
-            resolved.append(tuple(ids) or (first_id(model, param),))
+            ids = await service.encode(model, prompt, add_special_tokens, parse_special)
+            resolved.append(ids or (first_id(model, param),))
         else:
             check_ids(prompt, model.vocab_size, param)
             resolved.append(prompt)

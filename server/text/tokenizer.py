@@ -78,11 +78,23 @@ class TextTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool, parse_special: bool) -> list[int]:
         with self._lock:
-            self.tokenizer.encode_special_tokens = not parse_special
-            # The batch form gives up the interpreter lock while it works; `encode` keeps it.
-            [encoding] = self.tokenizer.encode_batch_fast(
-                [text], add_special_tokens=add_special_tokens
-            )
+            return self._encode(text, add_special_tokens, parse_special)
+
+    def encode_if_idle(
+        self, text: str, add_special_tokens: bool, parse_special: bool
+    ) -> list[int] | None:
+        """None while another text is being encoded, which may take its time."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._encode(text, add_special_tokens, parse_special)
+        finally:
+            self._lock.release()
+
+    def _encode(self, text: str, add_special_tokens: bool, parse_special: bool) -> list[int]:
+        self.tokenizer.encode_special_tokens = not parse_special
+        # The batch form gives up the interpreter lock while it works; `encode` keeps it.
+        [encoding] = self.tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         ids: list[int] = encoding.ids
         return ids
 
