@@ -61,6 +61,7 @@ bench: $(VENV)/.installed  ## side by side with transformers; the last line is o
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.http
+	$(BIN)/python -m benchmarks.speculation
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.probabilities
 

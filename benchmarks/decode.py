@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import time
 from typing import Any
@@ -52,9 +53,9 @@ class Timed:
             self.seconds += time.perf_counter() - started
 
 
-async def decode(engine: Engine, sampling: Sampling, seed: int) -> None:
+async def decode(engine: Engine, sampling: Sampling, ask: Ask | None, seed: int) -> None:
     requests = [
-        Request(f"{seed}-{i}", tuple(prompt), TOKENS, sampling, Ask())
+        Request(f"{seed}-{i}", tuple(prompt), TOKENS, sampling, ask)
         for i, prompt in enumerate(random_prompts(ROWS, 4, seed))
     ]
     async with engine.submit(requests) as updates:
@@ -63,21 +64,24 @@ async def decode(engine: Engine, sampling: Sampling, seed: int) -> None:
 
 
 async def measure() -> dict[str, Any]:
-    runner = build_runner(load(resolve("smollm2-135m-instruct")), num_pages=256)
+    checkpoint = load(resolve("smollm2-135m-instruct"))
+    runner = build_runner(checkpoint, num_pages=256, threads=os.cpu_count())
     timed = Timed(runner)
     runner.transformer = timed  # type: ignore[assignment]
     engine = Engine(runner, max_batch=ROWS, max_batch_tokens=512, max_queue=64)
     engine.start()
     result: dict[str, Any] = {"rows": ROWS}
-    for name, sampling in (
-        ("greedy", Sampling(temperature=0.0)),
-        ("sampled", Sampling(temperature=0.8)),
-        ("top_p", Sampling(temperature=0.8, top_p=0.95)),
+    for name, sampling, ask in (
+        ("greedy", Sampling(temperature=0.0), None),
+        ("greedy_with_logprobs", Sampling(temperature=0.0), Ask()),
+        ("sampled", Sampling(temperature=0.8), None),
+        ("top_p", Sampling(temperature=0.8, top_p=0.95), None),
+        ("top_p_with_logprobs", Sampling(temperature=0.8, top_p=0.95), Ask()),
     ):
         shares = []
         for seed in range(5):
             timed.seconds, started = 0.0, time.perf_counter()
-            await decode(engine, sampling, seed)
+            await decode(engine, sampling, ask, seed)
             shares.append(1 - timed.seconds / (time.perf_counter() - started))
         result[f"outside_the_model_{name}"] = round(statistics.median(shares), 4)
     engine.stop()

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks import selection
 from benchmarks.load import greedy, random_prompts
 from benchmarks.process import Server
 from benchmarks.spread import spread
@@ -88,21 +89,6 @@ def distributions(client: Client) -> dict[str, Any]:
     }
 
 
-def top_20(client: Client) -> dict[str, float]:
-    """A share of a decoding step, from 32 tokens each."""
-
-    def decode(seed: int, **more: int) -> object:
-        return client.post("/generate", greedy(prompt_of(1, seed), 32) | more)
-
-    def with_top(seed: int) -> object:
-        return decode(seed, logprobs=20)
-
-    def without(seed: int) -> object:
-        return decode(seed, logprobs=0)
-
-    return ratios(with_top, without)
-
-
 def measure(client: Client) -> dict[str, Any]:
     def score(count: int) -> Ask:
         def ask(seed: int) -> object:
@@ -113,7 +99,7 @@ def measure(client: Client) -> dict[str, Any]:
 
     return {
         **distributions(client),
-        "top_20_over_none": top_20(client),
+        "top_20_share_of_a_step": selection.shares(MODEL),
         "surprisal_of_1000_tokens_over_prefill": ratios(
             lambda seed: client.post("/surprisal", {"text": text_of(1000, seed)}),
             lambda seed: client.prefill(text_of(1000, seed)),

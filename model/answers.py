@@ -8,55 +8,56 @@ exist for a bounded number of them at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from model.distribution import reports, scores
+from model.distribution import Told, reports, scores
 from model.embedding import TiedEmbedding
 from model.kernels import Draw, Kernels
-from model.sampler import draw_of, shift
-from model.step import Ask, Report, Row, Score
+from model.sampler import draw_of, is_shifted, shift
+from model.step import Ask, Drawn, Report, Row, Sampling, Score
 
 CHUNK_BYTES = 64 << 20  # of logits and log-probabilities, held at a time
 GREEDY = Draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, uniform=0.0)
 
 
-def answer_last(
-    rows: Sequence[Row], hidden: Tensor, embedding: TiedEmbedding
-) -> list[tuple[Score | None, Report | None]]:
-    """
-    hidden (R,C) at the last token of rows that draw or ask -> the token drawn and the report of
-    each.
-    """
-    answers: list[tuple[Score | None, Report | None]] = []
-    # Logits, shifted logits, what is told of, and the processed distributions.
-    for part in _chunks(len(rows), 4 * embedding.vocab_size):
-        answers += _answer(rows[part], embedding.logits(hidden[part]), embedding.kernels)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row draws or asks: behind its last token, or behind one before a draft."""
+
+    row: Row
+    num_before: int = 0  # drafts of the row before it
+
+    @property
+    def sampling(self) -> Sampling | None:
+        return self.row.sampling
+
+    @property
+    def is_processed(self) -> bool:
+        row = self.row
+        return row.sampling is not None and row.ask is not None and row.ask.is_processed
+
+    def draw(self) -> Draw:
+        sampling = self.row.sampling
+        return GREEDY if sampling is None else draw_of(self.row, sampling, self.num_before)
+
+
+Answer = Drawn | Report | None
+
+
+def answer_places(
+    places: Sequence[Place], hidden: Tensor, embedding: TiedEmbedding
+) -> list[Answer]:
+    """hidden (R,C) at each -> what was drawn there; where nothing is, the report to its ask."""
+    answers: list[Answer] = []
+    has_more = any(is_shifted(place.row) or place.is_processed for place in places)
+    # Logits; where it is asked for, shifted logits and the processed distributions as well.
+    for part in _chunks(len(places), (4 if has_more else 1) * embedding.vocab_size):
+        settled = [replace(place, row=_settle(place.row)) for place in places[part]]
+        answers += _answer(settled, embedding.logits(hidden[part]), embedding.kernels)
     return answers
-
-
-def _answer(
-    rows: Sequence[Row], logits: Tensor, kernels: Kernels
-) -> list[tuple[Score | None, Report | None]]:
-    """logits (R,V)."""
-    rows = [_settle(row) for row in rows]
-    shown = kernels.log_softmax(logits)
-    shifted = shift(logits, rows)
-    processed = [r for r, row in enumerate(rows) if _is_processed(row)]
-    draws = [GREEDY if row.sampling is None else draw_of(row, row.sampling) for row in rows]
-    tokens, distributions = kernels.choose(shifted, draws, bool(processed))
-    if distributions is not None:
-        shown[processed] = distributions[processed]
-    drawn = scores(logits, shown, torch.arange(len(rows)), tokens, kernels)
-    return [
-        (
-            None if row.sampling is None else drawn[r],
-            None if row.ask is None else _report(row, logits[r], shifted[r], shown[r], kernels),
-        )
-        for r, row in enumerate(rows)
-    ]
 
 
 def _settle(row: Row) -> Row:
@@ -64,18 +65,85 @@ def _settle(row: Row) -> Row:
     return row if row.pending is None else replace(row, allowed=row.pending(), pending=None)
 
 
-def _is_processed(row: Row) -> bool:
-    return row.sampling is not None and row.ask is not None and row.ask.is_processed
+def _answer(places: Sequence[Place], logits: Tensor, kernels: Kernels) -> list[Answer]:
+    """logits (R,V)."""
+    answers: list[Answer] = [None] * len(places)
+    for is_processed in (False, True):
+        rows = [r for r, place in enumerate(places) if place.is_processed == is_processed]
+        if rows:
+            mine = [places[r] for r in rows]
+            part = logits if len(rows) == len(places) else logits[torch.tensor(rows)]
+            found = (_processed if is_processed else _raw)(mine, part, kernels)
+            for r, answer in zip(rows, found, strict=True):
+                answers[r] = answer
+    return answers
 
 
-def _report(row: Row, logits: Tensor, shifted: Tensor, shown: Tensor, kernels: Kernels) -> Report:
-    """The distribution told of, `shown`, is the softmax of the raw or of the scaled logits."""
-    assert row.ask is not None
-    scaled = logits
-    if _is_processed(row) and row.sampling is not None:
-        is_scaled = row.sampling.temperature not in (0.0, 1.0)
-        scaled = shifted / row.sampling.temperature if is_scaled else shifted
-    return reports(row.ask, logits[None], scaled[None], shown[None], kernels)[0]
+def _raw(places: Sequence[Place], logits: Tensor, kernels: Kernels) -> list[Answer]:
+    """What is told of is the model's own distribution; no exponential unless it is asked for."""
+    asking = [r for r, place in enumerate(places) if place.row.ask is not None]
+    told = Told(logits, logits, _log_sums(logits, asking, kernels))
+    shifted = shift(logits, [place.row for place in places])
+    known = told.sums if shifted is logits else None
+    tokens, _ = kernels.choose(shifted, [place.draw() for place in places], known)
+    return _tell(places, asking, told, tokens, kernels)
+
+
+def _log_sums(logits: Tensor, asking: Sequence[int], kernels: Kernels) -> Tensor:
+    """(R,) float64: NaN for rows that do not ask."""
+    if len(asking) == len(logits):
+        return kernels.log_sum_exp(logits)
+    sums = torch.full((len(logits),), torch.nan, dtype=torch.float64)
+    if asking:
+        rows = torch.tensor(asking)
+        sums[rows] = kernels.log_sum_exp(logits[rows])
+    return sums
+
+
+def _processed(places: Sequence[Place], logits: Tensor, kernels: Kernels) -> list[Answer]:
+    """What is told of is what was drawn from."""
+    shifted = shift(logits, [place.row for place in places])
+    draws = [place.draw() for place in places]
+    tokens, shown = kernels.choose(shifted, draws, has_processed=True)
+    assert shown is not None
+    told = Told(logits, shown, None, _scaled(shifted, draws))
+    return _tell(places, range(len(places)), told, tokens, kernels)
+
+
+def _scaled(shifted: Tensor, draws: Sequence[Draw]) -> Tensor:
+    temperatures = [draw.temperature or 1.0 for draw in draws]
+    if all(each == 1.0 for each in temperatures):
+        return shifted
+    return shifted / torch.tensor(temperatures)[:, None]
+
+
+def _tell(
+    places: Sequence[Place], asking: Sequence[int], told: Told, tokens: Tensor, kernels: Kernels
+) -> list[Answer]:
+    """tokens (R,), drawn where the place draws."""
+    rows = torch.tensor(asking, dtype=torch.int64)
+    own = dict(zip(asking, scores(told, rows, tokens[rows], kernels), strict=True))
+    about = _reports(places, asking, told, kernels)
+    return [
+        about.get(r) if place.sampling is None else Drawn(token, own.get(r), about.get(r))
+        for r, (place, token) in enumerate(zip(places, tokens.tolist(), strict=True))
+    ]
+
+
+def _reports(
+    places: Sequence[Place], asking: Sequence[int], told: Told, kernels: Kernels
+) -> dict[int, Report]:
+    """Equal asks are answered together."""
+    alike: dict[Ask, list[int]] = {}
+    for r in asking:
+        ask = places[r].row.ask
+        assert ask is not None
+        alike.setdefault(ask, []).append(r)
+    return {
+        r: report
+        for ask, rows in alike.items()
+        for r, report in zip(rows, reports(ask, told.part(rows), kernels), strict=True)
+    }
 
 
 def score_targets(
@@ -87,9 +155,9 @@ def score_targets(
     """
     found: list[Score] = []
     told: list[Report] = []
-    # Logits, log-probabilities, and nearly as many again where a mass is summed.
+    # Logits, and nearly as many again twice where a mass is summed.
     has_members = ask is not None and ask.members is not None
-    for part in _chunks(len(targets), (2 + has_members) * embedding.vocab_size):
+    for part in _chunks(len(targets), (3 if has_members else 1) * embedding.vocab_size):
         own, about = _score_part(hidden[part], targets[part], ask, embedding)
         found += own
         told += about
@@ -102,9 +170,9 @@ def _score_part(
     """A function, so that one part's logits are gone before the next part's are computed."""
     kernels = embedding.kernels
     logits = embedding.logits(hidden)
-    logprobs = kernels.log_softmax(logits)
-    about = [] if ask is None else reports(ask, logits, logits, logprobs, kernels)
-    return scores(logits, logprobs, torch.arange(len(logits)), targets, kernels), about
+    told = Told(logits, logits, kernels.log_sum_exp(logits))
+    about = [] if ask is None else reports(ask, told, kernels)
+    return scores(told, torch.arange(len(logits)), targets, kernels), about
 
 
 def _chunks(count: int, num_floats: int) -> Iterator[slice]:

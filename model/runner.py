@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.answers import answer_last, score_targets
+from model.answers import Answer, Place, answer_places, score_targets
 from model.assemble import Parts
 from model.families import FAMILIES
 from model.kernels import Kernels, choose
@@ -20,7 +20,7 @@ from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
 from model.precision import Precision
 from model.program import record
-from model.step import Report, Row, Sampled, Score
+from model.step import Drawn, Report, Row, Sampled
 from model.transformer import Transformer
 from weights.checkpoint import Checkpoint
 
@@ -70,9 +70,9 @@ class Runner:
             self.pool.clear(batch.slots // self.page_size)
             raise FloatingPointError("the model's hidden states are not finite")
         self._keep_hidden(batch, hidden)
-        last = self._answer_last(rows, batch, hidden)
+        answers = self._answer(rows, batch, hidden)
         return [
-            self._sampled(row, last.get(r), hidden[first:])
+            self._sampled(row, answers.get(r, []), hidden[first:])
             for r, (row, first) in enumerate(zip(rows, batch.firsts, strict=True))
         ]
 
@@ -96,23 +96,29 @@ class Runner:
             ends, pages = (torch.tensor(each) for each in zip(*batch.filled, strict=True))
             self.pool.keep_hidden(pages, hidden[ends])
 
-    def _answer_last(
-        self, rows: Sequence[Row], batch: Batch, hidden: Tensor
-    ) -> dict[int, tuple[Score | None, Report | None]]:
-        asking = [
-            r for r, row in enumerate(rows) if row.sampling is not None or row.ask is not None
-        ]
-        if not asking:
+    def _answer(self, rows: Sequence[Row], batch: Batch, hidden: Tensor) -> dict[int, list[Answer]]:
+        """By row: one answer, and one more a draft."""
+        places, ends, owners = [], [], []
+        for r, row in enumerate(rows):
+            if row.sampling is None and row.ask is None:
+                continue
+            end = batch.firsts[r] + len(row.tokens) - 1
+            for i in range(row.num_drafts + 1):
+                places.append(Place(row, i))
+                ends.append(end - row.num_drafts + i)
+                owners.append(r)
+        if not places:
             return {}
-        ends = torch.tensor([batch.firsts[r] + len(rows[r].tokens) - 1 for r in asking])
-        answers = answer_last([rows[r] for r in asking], hidden[ends], self.transformer.embedding)
-        return dict(zip(asking, answers, strict=True))
+        answers = answer_places(places, hidden[torch.tensor(ends)], self.transformer.embedding)
+        found: dict[int, list[Answer]] = {}
+        for r, answer in zip(owners, answers, strict=True):
+            found.setdefault(r, []).append(answer)
+        return found
 
-    def _sampled(
-        self, row: Row, last: tuple[Score | None, Report | None] | None, hidden: Tensor
-    ) -> Sampled:
+    def _sampled(self, row: Row, answers: Sequence[Answer], hidden: Tensor) -> Sampled:
         """hidden (N',C) from the row's first token on."""
-        drawn, report = last or (None, None)
+        drawn = accepted(row, [each for each in answers if isinstance(each, Drawn)])
+        report = answers[0] if answers and isinstance(answers[0], Report) else None
         if not row.targets:
             return Sampled(drawn, report)
         targets = torch.tensor(row.targets)
@@ -125,3 +131,12 @@ class Runner:
             states, targets, row.targets_ask, self.transformer.embedding
         )
         return Sampled(drawn, report, tuple(scored), tuple(reports))
+
+
+def accepted(row: Row, drawn: Sequence[Drawn]) -> tuple[Drawn, ...]:
+    """Of the tokens drawn, those before which every draft was drawn too."""
+    drafts = row.tokens[len(row.tokens) - row.num_drafts :]
+    count = 0
+    while count < len(drafts) and drawn[count].token == drafts[count]:
+        count += 1
+    return tuple(drawn[: count + 1])

@@ -27,17 +27,18 @@ def shift(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     logits (R,V) of rows that draw -> (R,V) after mask, bias and penalties; itself where they change
     nothing.
     """
-    shifts = [(r, row, row.sampling) for r, row in enumerate(rows) if row.sampling is not None]
-    wanted = [(r, row, sampling) for r, row, sampling in shifts if _is_shifted(row, sampling)]
+    wanted = [(r, row) for r, row in enumerate(rows) if is_shifted(row)]
     shifted = logits.clone() if wanted else logits
-    for r, row, sampling in wanted:
-        _shift(shifted[r], row, sampling)
+    for r, row in wanted:
+        assert row.sampling is not None
+        _shift(shifted[r], row, row.sampling)
     return shifted
 
 
-def draw_of(row: Row, sampling: Sampling) -> Draw:
-    """What is left to do after the shift."""
-    number = 0.0 if sampling.temperature == 0.0 else uniform(sampling.seed, len(row.output))
+def draw_of(row: Row, sampling: Sampling, num_drafts: int = 0) -> Draw:
+    """What is left to do after the shift, where so many drafts stand before the token drawn."""
+    index = len(row.output) + num_drafts
+    number = 0.0 if sampling.temperature == 0.0 else uniform(sampling.seed, index)
     return Draw(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, number)
 
 
@@ -54,8 +55,9 @@ def _shift(shifted: Tensor, row: Row, sampling: Sampling) -> None:
     _mask(shifted, row, sampling)
 
 
-def _is_shifted(row: Row, sampling: Sampling) -> bool:
-    return bool(
+def is_shifted(row: Row) -> bool:
+    sampling = row.sampling
+    return sampling is not None and bool(
         sampling.allowed_ids is not None
         or sampling.logit_bias
         or sampling.repetition_penalty != 1.0
@@ -63,6 +65,7 @@ def _is_shifted(row: Row, sampling: Sampling) -> bool:
         or sampling.frequency_penalty
         or row.banned
         or row.allowed is not None
+        or row.pending is not None
     )
 
 

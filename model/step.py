@@ -45,7 +45,7 @@ class Ask:
 class Row:
     """One sequence's share of a step."""
 
-    tokens: Sequence[int]  # not yet in the cache: a prompt chunk, or the one token sampled last
+    tokens: Sequence[int]  # not yet in the cache: a prompt chunk, or the token drawn last + drafts
     start: int  # position of tokens[0], which is also how many tokens the cache already holds
     pages: Sequence[int]  # KV pages for positions [0, start + len(tokens)), in order
     sampling: Sampling | None = None  # draw the token that follows the last of `tokens`
@@ -60,6 +60,9 @@ class Row:
     targets: Sequence[int] = ()  # score these: what really follows tokens[first_target + i]
     first_target: int = 0  # -1: the token before `tokens`, the last of a page, is the first scored
     targets_ask: Ask | None = None  # `top`, `summary`, `members` of each; needs targets
+    # How many of `tokens` are guesses, at their end. A token is drawn after the last that is none,
+    # and after each guess that was right. Never with penalties, `banned` or a mask.
+    num_drafts: int = 0
     copied_from: int | None = None  # page with the same tokens up to `start`, which is within one:
     # before any row writes, its first start % page_size places are copied to the row's own page
 
@@ -86,10 +89,21 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token, and what the row's ask says of the distribution that it was drawn from."""
+
+    token: int
+    score: Score | None = None  # where the row had an ask; logprob as `ask.is_processed` says
+    report: Report | None = None  # likewise
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """What one row brought back. Log-probabilities may be -inf; what leaves the server may not."""
 
-    drawn: Score | None = None  # logprob as `ask.is_processed` says, raw without an ask
-    report: Report | None = None  # where the row had an ask
+    drawn: tuple[
+        Drawn, ...
+    ] = ()  # none, or one and one more for each draft that was drawn, in turn
+    report: Report | None = None  # where the row had an ask and drew nothing
     scored: tuple[Score, ...] = ()  # one a target
     scored_reports: tuple[Report, ...] = ()  # one a target, where the row had a targets_ask

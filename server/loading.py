@@ -100,6 +100,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
             max_batch=settings.max_batch,
             max_batch_tokens=settings.max_batch_tokens,
             max_queue=settings.max_queue,
+            speculates=settings.speculation == "auto",
             metrics=metrics,
         ),
     )
@@ -158,6 +159,6 @@ def greedy(runner: Runner, prompt: list[int], max_tokens: int) -> Iterator[int]:
     for _ in range(max_tokens):
         pages = range(math.ceil((start + len(new)) / PAGE_SIZE))
         [sampled] = runner.step([Row(new, start, pages, Sampling(temperature=0.0))])
-        assert sampled.drawn is not None
-        yield sampled.drawn.token
-        start, new = start + len(new), [sampled.drawn.token]
+        token = sampled.drawn[0].token
+        yield token
+        start, new = start + len(new), [token]

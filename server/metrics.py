@@ -57,9 +57,15 @@ class Metrics:
         self._generation_tokens.inc()
         self._first_token.observe(seconds)
 
-    def next_token(self, seconds: float) -> None:
-        self._generation_tokens.inc()
-        self._next_token.observe(seconds)
+    def next_tokens(self, count: int, seconds: float) -> None:
+        """That came together, so long after the one before."""
+        self._generation_tokens.inc(count)
+        for _ in range(count):
+            self._next_token.observe(seconds / count)
+
+    def drafted(self, num_proposed: int, num_accepted: int) -> None:
+        self._drafts_proposed.inc(num_proposed)
+        self._drafts_accepted.inc(num_accepted)
 
     def ended(self, reason: str, seconds: float) -> None:
         """`reason` is an Ending's, but "stop" for one that was cancelled at a stop string."""
@@ -73,6 +79,12 @@ class Metrics:
     def _count_tokens(self) -> None:
         self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens run or found.")
         self._generation_tokens = self._counter("generation_tokens", "Tokens drawn.")
+        self._drafts_proposed = self._counter(
+            "draft_tokens_proposed", "Tokens that speculation guessed."
+        )
+        self._drafts_accepted = self._counter(
+            "draft_tokens_accepted", "Guesses that were the tokens drawn."
+        )
         self._cache_queries = self._counter(
             "prefix_cache_queries", "Prompt tokens looked up in the prefix cache."
         )

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     prefix_cache: Literal["per-key", "shared", "off"] = Field(
         "per-key", description="whose prompts may share computed prefixes"
     )
+    speculation: Literal["auto", "off"] = Field(
+        "auto", description="guess tokens that the text repeats, where it pays; no answer changes"
+    )
     max_logprobs: int = Field(
         20, ge=-1, le=2**24, description="alternatives a token; -1 is the whole vocabulary"
     )
@@ -152,6 +155,7 @@ LIMITS = (
     "kv_cache_memory",
     "kv_cache_tokens",
     "prefix_cache",
+    "speculation",
     "max_logprobs",
     "max_reports",
     "max_distribution_values",

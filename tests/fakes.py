@@ -9,11 +9,11 @@ checks every row against the pages first. `alone` says what a request must come 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from model.step import Ask, Report, Row, Sampled, Score
+from model.step import Ask, Drawn, Report, Row, Sampled, Score
 from server.engine.request import Request
 
 EMPTY = -1
@@ -64,7 +64,9 @@ class PageModel:
     def _write(self, row: Row) -> None:
         known = [*row.prompt, *row.output]
         assert self._context(row, row.start) == known[: row.start], "pages hold other tokens"
-        assert list(row.tokens) == known[row.start : row.start + len(row.tokens)]
+        num_known = len(row.tokens) - row.num_drafts
+        assert list(row.tokens[:num_known]) == known[row.start : row.start + num_known]
+        assert not row.num_drafts or (row.sampling and row.start + num_known == len(known))
         for position, token in enumerate(row.tokens, start=row.start):
             page = self.pages[row.pages[position // self.page_size]]
             page[position % self.page_size] = token
@@ -83,16 +85,25 @@ class PageModel:
         scored = tuple(map(score, prefixes, row.targets))
         ask = row.targets_ask
         reports = tuple(report(each, ask, self.vocab_size) for each in prefixes if ask)
-        said = report(context, row.ask, self.vocab_size) if row.ask else None
         if row.sampling is None:
-            return Sampled(None, said, scored, reports)
-        token = draw(context, row.sampling.seed, len(row.output), row.banned, self.vocab_size)
-        return Sampled(score(context, token), said, scored, reports)
+            said = report(context, row.ask, self.vocab_size) if row.ask else None
+            return Sampled((), said, scored, reports)
+        return Sampled(tuple(self._draws(row, context)), None, scored, reports)
+
+    def _draws(self, row: Row, context: Sequence[int]) -> Iterator[Drawn]:
+        """Until a token is not the draft that follows in the context."""
+        first = len(context) - row.num_drafts
+        for i in range(row.num_drafts + 1):
+            known, index = context[: first + i], len(row.output) + i
+            one = drawn(known, row.sampling.seed, index, row.banned, row.ask, self.vocab_size)
+            yield one
+            if i < row.num_drafts and one.token != context[first + i]:
+                return
 
 
 @dataclass(frozen=True)
 class Outcome:
-    drawn: tuple[Sampled, ...]
+    drawn: tuple[Drawn, ...]
     scored: tuple[Score, ...]
     scored_reports: tuple[Report, ...]
     reason: str
@@ -102,7 +113,7 @@ class Outcome:
 
 def alone(request: Request, vocab_size: int = 50) -> Outcome:
     """The naive loop: no pages, no batch, no cache."""
-    prompt, drawn = request.prompt, []
+    prompt, told = request.prompt, []
     targets = range(request.first_scored, len(prompt)) if request.prompt_ask else ()
     scored = tuple(score(prompt[:i], prompt[i]) for i in targets)
     reports = tuple(report(prompt[:i], request.prompt_ask, vocab_size) for i in targets)
@@ -110,15 +121,28 @@ def alone(request: Request, vocab_size: int = 50) -> Outcome:
         said = report(prompt, request.ask, vocab_size) if request.ask else None
         return Outcome((), scored, reports, "length", None, said)
     context = list(prompt)
-    while len(drawn) < request.max_tokens:
-        banned = request.stop_ids if len(drawn) < request.min_tokens else ()
-        token = draw(context, request.sampling.seed, len(drawn), banned, vocab_size)
-        said = report(context, request.ask, vocab_size) if request.ask else None
-        drawn.append(Sampled(score(context, token), said))
-        context.append(token)
-        if token in request.stop_ids:
-            return Outcome(tuple(drawn), scored, reports, "stop", token)
-    return Outcome(tuple(drawn), scored, reports, "length", None)
+    while len(told) < request.max_tokens:
+        banned = request.stop_ids if len(told) < request.min_tokens else ()
+        seed = request.sampling.seed
+        told.append(drawn(context, seed, len(told), banned, request.ask, vocab_size))
+        context.append(told[-1].token)
+        if context[-1] in request.stop_ids:
+            return Outcome(tuple(told), scored, reports, "stop", context[-1])
+    return Outcome(tuple(told), scored, reports, "length", None)
+
+
+def drawn(
+    context: Sequence[int],
+    seed: int,
+    index: int,
+    banned: Sequence[int],
+    ask: Ask | None,
+    vocab_size: int,
+) -> Drawn:
+    token = draw(context, seed, index, banned, vocab_size)
+    if ask is None:
+        return Drawn(token)
+    return Drawn(token, score(context, token), report(context, ask, vocab_size))
 
 
 def draw(

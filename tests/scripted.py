@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from model.step import Ask, Report, Row, Sampled, Score
+from model.step import Ask, Drawn, Report, Row, Sampled, Score
 from server.api.service import ServedModel, SpecialIds
 from server.constrain.masks import Grammars
 from server.engine.engine import Engine
@@ -72,11 +72,21 @@ def answer(row: Row) -> Sampled:
         scored.append(score(logits, log_softmax(logits), target))
         if row.targets_ask is not None:
             reports.append(report(logits, log_softmax(logits), row.targets_ask))
-    logits = logits_after(known, row.prompt)
     if row.sampling is None:
+        logits = logits_after(known, row.prompt)
         said = row.ask and report(logits, log_softmax(logits), row.ask)
-        return Sampled(None, said, tuple(scored), tuple(reports))
-    sampling = row.sampling
+        return Sampled((), said, tuple(scored), tuple(reports))
+    drawn, drafts = [draw(row, known)], row.tokens[len(row.tokens) - row.num_drafts :]
+    for draft in drafts:
+        if drawn[-1].token != draft:
+            break
+        known.append(draft)
+        drawn.append(draw(row, known))
+    return Sampled(tuple(drawn), None, tuple(scored), tuple(reports))
+
+
+def draw(row: Row, known: Sequence[int]) -> Drawn:
+    sampling, logits = row.sampling, logits_after(known, row.prompt)
     changed = logits.copy()
     for token, bias in sampling.logit_bias:
         changed[token] += np.float32(bias)
@@ -91,16 +101,13 @@ def answer(row: Row) -> Sampled:
     raw, processed = log_softmax(logits), log_softmax(changed / (sampling.temperature or 1.0))
     token = int(processed.argmax())
     if sampling.temperature > 0:
-        chance = random.Random(f"{sampling.seed}/{len(row.output)}")
+        chance = random.Random(f"{sampling.seed}/{len(known) - len(row.prompt)}")
         token = chance.choices(range(VOCAB_SIZE), np.exp(processed))[0]
     ask = row.ask
-    told = processed if ask is not None and ask.is_processed else raw
-    return Sampled(
-        score(logits, told, token),
-        None if ask is None else report(logits, told, ask),
-        tuple(scored),
-        tuple(reports),
-    )
+    if ask is None:
+        return Drawn(token)
+    told = processed if ask.is_processed else raw
+    return Drawn(token, score(logits, told, token), report(logits, told, ask))
 
 
 def logits_after(context: Sequence[int], prompt: Sequence[int]) -> np.ndarray:

@@ -10,7 +10,15 @@ import logging
 
 import torch
 
-from model.kernels.interface import Draw, Gate, InputBits, Kernels, Pairs, Spans
+from model.kernels.interface import (
+    Draw,
+    Gate,
+    InputBits,
+    Kernels,
+    Pairs,
+    Spans,
+    logprobs_of,
+)
 from model.kernels.native import NativeKernels
 from model.kernels.reference import TorchKernels
 
@@ -24,6 +32,7 @@ __all__ = [
     "Spans",
     "TorchKernels",
     "choose",
+    "logprobs_of",
 ]
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -21,8 +21,7 @@ Pairs = Literal["halves", "neighbours"]  # which of a head's R places turn toget
 InputBits = Literal[8, 16]
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """How to choose from one distribution; see step.Sampling."""
 
     temperature: float  # 0: the most likely, ties to the lowest id
@@ -43,6 +42,15 @@ class Spans:
 
     rows: Tensor  # (B,4) int64: first token, its position, number of tokens, first of `pages`
     pages: Tensor  # (M,) int64, those of each row behind one another
+
+
+def logprobs_of(logits: Tensor, sums: Tensor) -> Tensor:
+    """
+    (..., V) and their log_sum_exp (...,) float64 -> log-softmax in float32, by the one order of
+    operations that makes its bits. A gathered part of the logits gives the same part of it.
+    """
+    high = sums.float()
+    return (logits - high[..., None]).sub_((sums - high).float()[..., None])
 
 
 class Kernels(Protocol):
@@ -156,26 +164,34 @@ class Kernels(Protocol):
         """logits (R,V) -> (R,V) float32, each the exact value within two roundings."""
         ...
 
-    def entropy(self, logprobs: Tensor) -> Tensor:
-        """logprobs (R,V), none above 0 -> (R,) float64, nats. A probability of 0 adds nothing."""
+    # Below, a row is logits with their log_sum_exp in `sums`, which stand for their log_softmax,
+    # bit for bit; or log-probabilities, where `sums` is None. Their order: most likely first, ties
+    # of equal float32 log-probability to the lowest id.
+
+    def entropy(self, logits: Tensor, sums: Tensor | None = None) -> Tensor:
+        """(R,V), (R,) -> (R,) float64, nats. A probability of 0 adds nothing."""
         ...
 
-    def ranks(self, logprobs: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-        """
-        logprobs (R,V); rows and tokens (M,) -> (M,), the place of each token in the order of its
-        row: most likely first, 1, ties to the lowest id.
-        """
+    def ranks(
+        self, logits: Tensor, rows: Tensor, tokens: Tensor, sums: Tensor | None = None
+    ) -> Tensor:
+        """(R,V), rows and tokens (M,), (R,) -> (M,), the place of each token in its row, from 1."""
         ...
 
-    def top(self, logprobs: Tensor, count: int) -> Tensor:
-        """logprobs (R,V) -> the first `count` ids of each row in that order (R,count)."""
+    def top(self, logits: Tensor, count: int, sums: Tensor | None = None) -> Tensor:
+        """(R,V), (R,) -> the first `count` ids of each row (R,count)."""
         ...
 
     def choose(
-        self, logits: Tensor, draws: Sequence[Draw], has_processed: bool = False
+        self,
+        logits: Tensor,
+        draws: Sequence[Draw],
+        sums: Tensor | None = None,
+        has_processed: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """
         logits (R,V) -> ids (R,), and the distributions they are drawn from (R,V) if wanted: the
-        log-softmax of what temperature, top-k, top-p and min-p leave, -inf elsewhere.
+        log-softmax of what temperature, top-k, top-p and min-p leave, -inf elsewhere. `sums` saves
+        work where it is known, and is NaN or None where it is not.
         """
         ...

@@ -11,7 +11,6 @@ import ctypes
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -48,10 +47,10 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "quantised_lookup": (None, (_P, _P, _P, _P, _L, _L, _L)),
     "attend": (None, (_P, _P, _P, _P, _P, _P, PerStep, _P, _L, _L, _L, _L, _P, _I, _F, _L, _F)),
     "log_sum_exp": (None, (_P, _P, _P, _P, _L, _L)),
-    "entropy": (None, (_P, _P, _P, _L, _L)),
-    "ranks": (None, (_P, _P, _P, _P, _P, _L, _L)),
-    "top": (None, (_P, _P, _P, _L, _L, _L)),
-    "choose": (None, (_P, _P, _P, _P, _P, _L, _L)),
+    "entropy": (None, (_P, _P, _P, _P, _L, _L)),
+    "ranks": (None, (_P, _P, _P, _P, _P, _P, _L, _L)),
+    "top": (None, (_P, _P, _P, _P, _L, _L, _L)),
+    "choose": (None, (_P, _P, _P, _P, _P, _P, _L, _L)),
     "gate": (None, (_P, _I, _P, _P, Rows)),
     "cap": (None, (_P, _F, _P, _L)),
     "played": (_P, (ctypes.c_char_p,)),
@@ -236,23 +235,26 @@ class NativeKernels(NativeRowwise):
         )
         return sums
 
-    def entropy(self, logprobs: Tensor) -> Tensor:
-        logprobs = logprobs.contiguous()
-        out = torch.empty(len(logprobs), dtype=torch.float64)
+    def entropy(self, logits: Tensor, sums: Tensor | None = None) -> Tensor:
+        logits = logits.contiguous()
+        out = torch.empty(len(logits), dtype=torch.float64)
         self._library.tiedlm_entropy(
-            self._context, _floats(logprobs), out.data_ptr(), *logprobs.shape
+            self._context, _floats(logits), _sums(sums, logits), out.data_ptr(), *logits.shape
         )
         return out
 
-    def ranks(self, logprobs: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-        (num_rows, vocab_size), out = logprobs.shape, torch.empty_like(tokens)
+    def ranks(
+        self, logits: Tensor, rows: Tensor, tokens: Tensor, sums: Tensor | None = None
+    ) -> Tensor:
+        (num_rows, vocab_size), out = logits.shape, torch.empty_like(tokens)
         if not len(tokens):
             return out
         assert 0 <= int(rows.min()) <= int(rows.max()) < num_rows
         assert 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size
         self._library.tiedlm_ranks(
             self._context,
-            _floats(logprobs),
+            _floats(logits),
+            _sums(sums, logits),
             _ids(rows),
             _ids(tokens),
             out.data_ptr(),
@@ -261,25 +263,38 @@ class NativeKernels(NativeRowwise):
         )
         return out
 
-    def top(self, logprobs: Tensor, count: int) -> Tensor:
-        num_rows, vocab_size = logprobs.shape
+    def top(self, logits: Tensor, count: int, sums: Tensor | None = None) -> Tensor:
+        num_rows, vocab_size = logits.shape
         assert 1 <= count <= vocab_size
         out = torch.empty(num_rows, count, dtype=torch.int64)
         self._library.tiedlm_top(
-            self._context, _floats(logprobs), out.data_ptr(), num_rows, vocab_size, count
+            self._context,
+            _floats(logits),
+            _sums(sums, logits),
+            out.data_ptr(),
+            num_rows,
+            vocab_size,
+            count,
         )
         return out
 
     def choose(
-        self, logits: Tensor, draws: Sequence[Draw], has_processed: bool = False
+        self,
+        logits: Tensor,
+        draws: Sequence[Draw],
+        sums: Tensor | None = None,
+        has_processed: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         assert len(draws) == len(logits)
-        numbers = torch.tensor([astuple(draw) for draw in draws], dtype=torch.float64)
+        if sums is None:
+            sums = torch.full((len(draws),), torch.nan, dtype=torch.float64)
+        numbers = torch.tensor(draws, dtype=torch.float64)
         tokens = torch.empty(len(draws), dtype=torch.int64)
         shown = torch.empty_like(logits) if has_processed else None
         self._library.tiedlm_choose(
             self._context,
             _floats(logits),
+            _sums(sums, logits),
             numbers.data_ptr(),
             tokens.data_ptr(),
             None if shown is None else shown.data_ptr(),
@@ -293,3 +308,12 @@ def _codes(x: QuantTensor) -> int:
     assert x.data.is_contiguous()
     assert x.data.shape == (-(-x.shape[0] // TILE), x.layout.tile_bytes)
     return x.data.data_ptr()
+
+
+def _sums(x: Tensor | None, logits: Tensor) -> int | None:
+    if x is None:
+        return None
+    assert x.dtype == torch.float64
+    assert x.shape == logits.shape[:1]
+    assert x.is_contiguous()
+    return x.data_ptr()

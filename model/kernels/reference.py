@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.attention import Scoring, attend, attend_fused
-from model.kernels.interface import Draw, Gate, InputBits, Pairs, Spans
+from model.kernels.interface import Draw, Gate, InputBits, Pairs, Spans, logprobs_of
 from model.kernels.reference_quantised import rounded
 from model.kernels.reference_sampling import pick, scale, truncate
 from model.rope import angles, rotate, rotate_neighbours
@@ -128,26 +128,31 @@ class TorchKernels:
         The sum is taken in float64: torch's own float32 log_softmax is off by 3e-5 over 262,144
         tokens.
         """
-        sums = self.log_sum_exp(logits)[:, None]
-        high = sums.float()
-        return (logits - high).sub_((sums - high).float())
+        return logprobs_of(logits, self.log_sum_exp(logits))
 
-    def entropy(self, logprobs: Tensor) -> Tensor:
-        exact = logprobs.double()
+    def entropy(self, logits: Tensor, sums: Tensor | None = None) -> Tensor:
+        exact = _logprobs(logits, sums).double()
         return -torch.where(exact.isneginf(), 0.0, exact.exp() * exact).sum(-1)
 
-    def ranks(self, logprobs: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    def ranks(
+        self, logits: Tensor, rows: Tensor, tokens: Tensor, sums: Tensor | None = None
+    ) -> Tensor:
         places = []
-        for row, token in zip(logprobs[rows], tokens.tolist(), strict=True):
+        for row, token in zip(_logprobs(logits, sums)[rows], tokens.tolist(), strict=True):
             ties_before = row[:token] == row[token]
             places.append(1 + int((row > row[token]).sum() + ties_before.sum()))
         return torch.tensor(places, dtype=torch.int64)
 
-    def top(self, logprobs: Tensor, count: int) -> Tensor:
-        return logprobs.sort(dim=-1, descending=True, stable=True).indices[:, :count]
+    def top(self, logits: Tensor, count: int, sums: Tensor | None = None) -> Tensor:
+        ordered = _logprobs(logits, sums).sort(dim=-1, descending=True, stable=True)
+        return ordered.indices[:, :count]
 
     def choose(
-        self, logits: Tensor, draws: Sequence[Draw], has_processed: bool = False
+        self,
+        logits: Tensor,
+        draws: Sequence[Draw],
+        sums: Tensor | None = None,  # noqa: ARG002  it saves nothing here
+        has_processed: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         shown = [
             truncate(self.log_softmax(scale(row, draw)[None])[0], draw)
@@ -162,6 +167,10 @@ class TorchKernels:
 
 def _sum(x: Tensor, onto: Tensor | None) -> Tensor:
     return x if onto is None else x.add_(onto)
+
+
+def _logprobs(logits: Tensor, sums: Tensor | None) -> Tensor:
+    return logits if sums is None else logprobs_of(logits, sums)
 
 
 def _widened(x: Tensor, weight: Tensor) -> Tensor:

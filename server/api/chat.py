@@ -132,12 +132,12 @@ class ChatAnswer:
             content = [self._token(each) for each in drawn]
             choice["logprobs"] = {"content": content, "refusal": None}
         if self.body.return_token_ids:
-            choice["token_ids"] = [each.score.token for each in drawn or ()]
+            choice["token_ids"] = [each.token for each in drawn or ()]
         return choice
 
     def _token(self, drawn: Drawn) -> Json:
         top = drawn.report.top if drawn.report else ()
-        return self._one(drawn.score) | {"top_logprobs": [self._one(score) for score in top]}
+        return self._one(drawn.told) | {"top_logprobs": [self._one(score) for score in top]}
 
     def _one(self, score: Score) -> Json:
         own = self.model.tokenizer.token_bytes(score.token)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.step import Ask, Score
 from server.api.dialect import check_alternatives, head, usage
@@ -61,7 +61,9 @@ def plan_completion(
     for name in ("logprobs", "prompt_logprobs"):
         check_alternatives(name, getattr(body, name), service.settings, model.vocab_size)
     native = native_body(body)
-    return plan_generation(native, prompts, model, service.settings, call_id, salt, grammar)
+    plan = plan_generation(native, prompts, model, service.settings, call_id, salt, grammar)
+    is_ranked = plan.n > body.n  # best_of, by log-probabilities
+    return replace(plan, ask=plan.ask or Ask()) if is_ranked else plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,9 @@ class CompletionAnswer:
 
     def _choice(self, delta: Delta) -> Json:
         offset = len(self.echoes[delta.index // self.plan.n].text) if self.echoes else 0
-        self.sums[delta.index] += sum(drawn.score.logprob for drawn in delta.drawn)
-        self.outputs[delta.index] += [drawn.score.token for drawn in delta.drawn]
+        if self.plan.n > self.body.n:
+            self.sums[delta.index] += sum(drawn.told.logprob for drawn in delta.drawn)
+            self.outputs[delta.index] += [drawn.token for drawn in delta.drawn]
         choice: Json = {
             "index": delta.index,
             "text": delta.text,
@@ -186,10 +189,10 @@ class CompletionAnswer:
         if self.body.logprobs is not None:
             choice["logprobs"] = self.legacy.empty()
             for drawn in delta.drawn:
-                one = self.legacy.of_token(drawn.score, drawn.report, offset + drawn.offset)
+                one = self.legacy.of_token(drawn.told, drawn.report, offset + drawn.offset)
                 extend(choice["logprobs"], one)
         if self.body.return_token_ids:
-            choice["token_ids"] = [drawn.score.token for drawn in delta.drawn]
+            choice["token_ids"] = [drawn.token for drawn in delta.drawn]
         return choice
 
     def _begun(self, index: int, choice: Json) -> Json:

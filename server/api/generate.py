@@ -187,7 +187,7 @@ class GenerationAnswer:
         choice: Json = {
             "index": delta.index,
             "text": delta.text,
-            "token_ids": [drawn.score.token for drawn in delta.drawn],
+            "token_ids": [drawn.token for drawn in delta.drawn],
             "finish_reason": delta.finish_reason,
             "stop_reason": delta.stop_reason,
         }
@@ -199,7 +199,7 @@ class GenerationAnswer:
         tokenizer = self.model.tokenizer
         top = drawn.report.top if drawn.report else ()
         return {
-            **token(tokenizer, drawn.score.token, drawn.score.logprob),
+            **token(tokenizer, drawn.token, drawn.told.logprob),
             "offset": drawn.offset,
             "top": alternatives(tokenizer, top),
         }

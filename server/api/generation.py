@@ -87,11 +87,18 @@ def choice_seed(seed: int | None, i: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    score: Score
+    token: int
+    score: Score | None  # with the report, where the plan asks
     report: Report | None
     offset: (
         int  # characters of the text before this token; past the text's end for what a stop cut off
     )
+
+    @property
+    def told(self) -> Score:
+        """Its score, where the plan asks for one."""
+        assert self.score is not None
+        return self.score
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +134,10 @@ class Choice:
         stop_id = update.ending.stop_id if update.ending else None
         text, drawn = "", []
         for i, sampled in enumerate(update.drawn):
-            assert sampled.drawn is not None
-            drawn.append(Drawn(sampled.drawn, sampled.report, self._num_characters))
+            told = Drawn(sampled.token, sampled.score, sampled.report, self._num_characters)
+            drawn.append(told)
             is_end = stop_id is not None and i == len(update.drawn) - 1
-            released, stop = self._push(sampled.drawn.token, is_end)
+            released, stop = self._push(sampled.token, is_end)
             text += released
             if stop is not None:
                 return self._finish(text, drawn, "stop", stop)

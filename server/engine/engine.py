@@ -46,6 +46,7 @@ class Engine:
         max_batch: int,
         max_batch_tokens: int,
         max_queue: int,
+        speculates: bool = True,
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -53,7 +54,10 @@ class Engine:
         self._clock, self._max_batch, self._max_queue = clock, max_batch, max_queue
         self._pool = PagePool(runner.num_pages, runner.page_size)
         self._scheduler = Scheduler(
-            self._pool, max_batch=max_batch, max_batch_tokens=max_batch_tokens
+            self._pool,
+            max_batch=max_batch,
+            max_batch_tokens=max_batch_tokens,
+            speculates=speculates,
         )
         metrics = metrics or Metrics()
         metrics.watch(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from model.step import Ask, Report, Row, Score
+from server.engine.drafts import Drafts
 from server.engine.pages import page_digest, salt_digest
 from server.engine.request import Request
 
@@ -18,7 +19,8 @@ class Job:
     tokens: list[int] = field(init=False)  # prompt and output
     output: list[int] = field(default_factory=list)
     banned: tuple[int, ...] = field(init=False)
-    pages: list[int] = field(default_factory=list)  # the scheduler's; room for all of `tokens`
+    pages: list[int] = field(default_factory=list)  # the scheduler's; room for all of `tokens`, and
+    # perhaps for drafts that were wrong
     num_cached: int = 0  # tokens whose keys and values are in `pages`
     num_reused: int | None = (
         None  # prompt tokens found in the prefix cache; None before the first admission
@@ -32,6 +34,7 @@ class Job:
     )
     unsent_scores: list[Score] = field(default_factory=list)  # they leave with the next row's
     unsent_reports: list[Report] = field(default_factory=list)
+    drafts: Drafts = field(default_factory=Drafts)
     _digests: list[bytes] = field(init=False)  # of the salt, then of each full page asked for
 
     def __post_init__(self) -> None:
@@ -77,18 +80,40 @@ class Job:
     def token_after(self, page: int) -> int:
         return self.tokens[(page + 1) * self.page_size]
 
-    def row(self, num_tokens: int) -> Row:
-        """The next `num_tokens`. `pages` and `output` are the job's own, valid for the step."""
+    @property
+    def may_draft(self) -> bool:
+        """A token was drawn, and what is drawn next hangs on nothing but the tokens before it."""
+        request = self.request
+        sampling = request.sampling
+        return bool(
+            self.output
+            and len(self.output) >= request.min_tokens
+            and request.constraint is None
+            and sampling.repetition_penalty == 1.0
+            and not (sampling.presence_penalty or sampling.frequency_penalty)
+        )
+
+    def guess(self, limit: int) -> list[int]:
+        """Drafts of the next tokens but one: the last of all is drawn, not guessed."""
+        num_left = self.request.max_tokens - len(self.output)
+        return self.drafts.guess(self.tokens, min(limit, num_left - 1))
+
+    def row(self, num_tokens: int, drafts: Sequence[int] = ()) -> Row:
+        """
+        The next `num_tokens`, and drafts behind the last. `pages` and `output` are the job's own,
+        valid for the step.
+        """
         request, start = self.request, self.num_cached
         end = start + num_tokens
         is_whole = end == len(self.tokens)
+        num_pages = -(-(end + len(drafts)) // self.page_size)
         draws = is_whole and request.max_tokens > 0
         first_target, targets = self._targets(start, end)
         bound = request.constraint if draws else None
         return Row(
-            tokens=self.tokens[start:end],
+            tokens=[*self.tokens[start:end], *drafts],
             start=start,
-            pages=self.pages if is_whole else self.pages[: -(-end // self.page_size)],
+            pages=self.pages if num_pages == len(self.pages) else self.pages[:num_pages],
             sampling=request.sampling if draws else None,
             ask=request.ask if is_whole else None,
             prompt=request.prompt,
@@ -98,6 +123,7 @@ class Job:
             targets=targets,
             first_target=first_target,
             targets_ask=request.prompt_ask if targets else None,
+            num_drafts=len(drafts),
             copied_from=self.copied_from,
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from model.step import Ask, Report, Sampled, Sampling, Score
+from model.step import Ask, Drawn, Report, Sampling, Score
 from server.errors import ServeError
 
 
@@ -69,7 +69,7 @@ class Ending:
 class Update:
     """What one step did for one request. Exactly one of a request has an ending: its last."""
 
-    drawn: tuple[Sampled, ...] = ()  # tokens in order: each has `drawn`, `report` where asked
+    drawn: tuple[Drawn, ...] = ()  # tokens in order
     report: Report | None = None  # to `ask`, with max_tokens 0
     scored: tuple[Score, ...] = ()  # of the next prompt tokens, in order, from first_scored on
     scored_reports: tuple[Report, ...] = ()  # beside `scored`, where prompt_ask asks for more
@@ -78,10 +78,10 @@ class Update:
 
 __all__ = [
     "Ask",
+    "Drawn",
     "Ending",
     "Report",
     "Request",
-    "Sampled",
     "Sampling",
     "Score",
     "Timings",

@@ -15,6 +15,9 @@ first, and then to jobs that wait.
   whose next page is being run in this very step by another waits for it instead of running it
   beside. It waits for a row, not for a job: when that row's job is cancelled, preempted or failed,
   nothing is to be undone.
+* Speculation: while nothing but decoding is to be done, and by few, a row may carry drafts behind
+  its token (drafts.py). Those that the model draws too are tokens like any other; pages are indexed
+  as far as tokens are known, never by what was only guessed.
 * No partial page is ever shared: each job runs the tail of fewer than page_size tokens itself, and
   n > 1 is several jobs of one prompt. A job that says how much of its prompt another has run
   (`first_scored`) begins in a copy of that one's last page: the branches of a trie.
@@ -35,6 +38,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from model.step import Row, Sampled
+from server.engine.drafts import max_drafts
 from server.engine.job import Job
 from server.engine.pages import PagePool
 from server.engine.prefix import PagesInStep, copy_part, find_prefix, share_prefix
@@ -66,12 +70,15 @@ class Budget:
 
 
 class Scheduler:
-    def __init__(self, pool: PagePool, *, max_batch: int, max_batch_tokens: int) -> None:
+    def __init__(
+        self, pool: PagePool, *, max_batch: int, max_batch_tokens: int, speculates: bool = True
+    ) -> None:
         if not 1 <= max_batch <= max_batch_tokens:  # every decoding row must fit a step
             raise ValueError(
                 f"max_batch_tokens {max_batch_tokens} is less than max_batch {max_batch}"
             )
         self.pool, self.max_batch, self.max_batch_tokens = pool, max_batch, max_batch_tokens
+        self.speculates = speculates
         self.waiting: list[Job] = []  # both by age, oldest first
         self.running: list[Job] = []
         self.started: list[Job] = []  # admitted for the first time by the last schedule()
@@ -95,7 +102,7 @@ class Scheduler:
         """
         self._step, self.started, self._pages_in_step = [], [], PagesInStep()
         self._plan_decoding()
-        num_left = self.max_batch_tokens - len(self._step)
+        num_left = self.max_batch_tokens - sum(len(row.tokens) for _, row in self._step)
         if max_long_tokens is None or not self._step:
             max_long_tokens = num_left
         budget = Budget(num_left, max_long_tokens)
@@ -126,12 +133,32 @@ class Scheduler:
         return failed
 
     def _plan_decoding(self) -> None:
-        turn = 0
+        turn, max_drafts = 0, self._max_drafts()
         while turn < len(self.running):  # preemption shortens the list from its end
             job = self.running[turn]
             if job.num_left == 1 and self._make_room(job):
-                self._step.append((job, job.row(1)))
+                self._step.append((job, job.row(1, self._drafts(job, max_drafts))))
             turn += 1
+
+    def _max_drafts(self) -> int:
+        """Of each row: none beside prompts, where every token costs what it costs."""
+        is_decoding_only = not self.waiting and all(job.num_left == 1 for job in self.running)
+        if not (self.speculates and is_decoding_only):
+            return 0
+        return max_drafts(len(self.running), self.max_batch_tokens)
+
+    def _drafts(self, job: Job, limit: int) -> list[int]:
+        """As far as they have room: a page more only where no running job will miss it."""
+        if not limit or not job.may_draft:
+            return []
+        drafts = job.guess(limit)
+        num_tokens = len(job.tokens) + len(drafts)
+        if num_tokens > len(job.pages) * job.page_size:
+            if self.pool.num_available > len(self.running):
+                job.pages.append(self.pool.take())
+            num_room = len(job.pages) * job.page_size - len(job.tokens)
+            drafts = drafts[:num_room]
+        return drafts
 
     def _make_room(self, job: Job) -> bool:
         """A page more where the next token needs one. False: `job` was itself the youngest."""

@@ -98,9 +98,16 @@ class Worker:
             self._fail_step()
             return
         now = self._clock()
-        self._pace.observe(*_count(rows), now - began)
+        self._observe(rows, progress, now - began)
         for told in progress:
             self._record(told, now)
+
+    def _observe(self, rows: Sequence[Row], progress: Sequence[Progress], seconds: float) -> None:
+        self._pace.observe(*_count(rows), seconds)
+        num_drafts = sum(row.num_drafts for row in rows)
+        if num_drafts:
+            num_right = sum(max(0, len(told.drawn) - 1) for told in progress)
+            self._metrics.drafted(num_drafts, num_right)
 
     def _note_started(self, now: float) -> None:
         for job in self._scheduler.started:
@@ -125,7 +132,7 @@ class Worker:
             self._fail(live, bound.failure)
             return
         if told.drawn:
-            self._note_drawn(live, now)
+            self._note_drawn(live, len(told.drawn), now)
         if told.reason:
             self._note_prompt_done(live, now)
             self._metrics.ended(told.reason, now - live.submitted)
@@ -134,7 +141,7 @@ class Worker:
         self._tell(
             live,
             Update(
-                drawn=(told.drawn,) if told.drawn else (),
+                drawn=told.drawn,
                 report=told.report,
                 scored=told.scored,
                 scored_reports=told.scored_reports,
@@ -144,12 +151,12 @@ class Worker:
             ),
         )
 
-    def _note_drawn(self, live: Live, now: float) -> None:
+    def _note_drawn(self, live: Live, count: int, now: float) -> None:
         if live.prompt_done is None:
             self._note_prompt_done(live, now)
             self._metrics.first_token(now - live.submitted)
         else:
-            self._metrics.next_token(now - live.newest)
+            self._metrics.next_tokens(count, now - live.newest)
         live.newest = now
 
     def _note_prompt_done(self, live: Live, now: float) -> None:
@@ -186,6 +193,6 @@ class Worker:
 
 def _count(rows: Sequence[Row]) -> tuple[int, int]:
     """(decoding rows, prompt tokens)."""
-    num_tokens = [len(row.tokens) for row in rows]
+    num_tokens = [len(row.tokens) - row.num_drafts for row in rows]
     num_decoding = num_tokens.count(1)
     return num_decoding, sum(num_tokens) - num_decoding

@@ -1,6 +1,6 @@
 """
-The requests of vLLM's `bench serve`, as it sends them, and what it reads of the answers. vLLM is too
-large to install for that.
+The requests of vLLM's `bench serve`, as it sends them, and what it reads of the answers. vLLM is
+too large to install for that.
 """
 
 import pytest

@@ -62,7 +62,7 @@ def batched_greedy(runner, prompts):
         ]
         done = [len(text) for text in tokens]
         for text, sampled in zip(tokens, runner.step(rows), strict=True):
-            text.append(sampled.drawn.token)
+            text.append(sampled.drawn[0].token)
     return [text[len(prompt) :] for text, prompt in zip(tokens, prompts, strict=True)]
 
 

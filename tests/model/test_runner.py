@@ -31,26 +31,27 @@ def test_greedy_through_the_cache_is_the_naive_loop(runner):
         pages = list(range(-(-len(tokens) // runner.page_size)))
         (sampled,) = runner.step([Row(tokens[done:], done, pages, GREEDY)])
         done = len(tokens)
-        tokens.append(sampled.drawn.token)
+        tokens.append(sampled.drawn[0].token)
     assert tokens[len(prompt) :] == generate(runner.transformer, prompt, 20)
 
 
 def test_rows_that_ask_nothing_get_nothing(runner):
     silent, drawing = runner.step([Row([1, 2], 0, [0]), Row([3], 0, [1], GREEDY)])
-    assert (silent.drawn, silent.report, silent.scored) == (None, None, ())
-    assert drawing.drawn is not None
-    assert drawing.report is None
+    assert (silent.drawn, silent.report, silent.scored) == ((), None, ())
+    [drawn] = drawing.drawn
+    assert (drawn.score, drawn.report) == (None, None)
 
 
 def test_drawing_and_asking_see_one_distribution(runner):
     sampling = Sampling(temperature=0.7, seed=9)
     ask = Ask(top=5, ids=(3, 4), summary=True, full=True)
     (sampled,) = runner.step([Row([5, 6, 7], 0, [0], sampling, ask)])
+    (drawn,) = sampled.drawn
     whole = logits(runner.transformer, [5, 6, 7])[-1]
-    full = torch.frombuffer(bytearray(sampled.report.full), dtype=torch.float32)
+    full = torch.frombuffer(bytearray(drawn.report.full), dtype=torch.float32)
     assert torch.allclose(full, whole.log_softmax(-1), atol=1e-5)
     assert full.exp().sum() == pytest.approx(1.0, abs=1e-5)
-    for score in (*sampled.report.top, *sampled.report.ids, sampled.drawn):
+    for score in (*drawn.report.top, *drawn.report.ids, drawn.score):
         assert score.logprob == full[score.token]  # the same float, not nearly
         assert score.logit == pytest.approx(float(whole[score.token]), abs=1e-4)
 
@@ -59,13 +60,14 @@ def test_processed_means_what_was_drawn_from(runner):
     sampling = Sampling(temperature=0.5, top_k=2, seed=1)
     ask = Ask(top=3, is_processed=True, full=True)
     (sampled,) = runner.step([Row([5, 6, 7], 0, [0], sampling, ask)])
-    full = torch.frombuffer(bytearray(sampled.report.full), dtype=torch.float32)
+    (drawn,) = sampled.drawn
+    full = torch.frombuffer(bytearray(drawn.report.full), dtype=torch.float32)
     best = (logits(runner.transformer, [5, 6, 7])[-1] / 0.5).topk(2)
     assert torch.allclose(full[best.indices], best.values.log_softmax(-1), atol=1e-5)
     assert (~full.isneginf()).sum() == 2
-    assert sampled.drawn.token in best.indices
-    assert sampled.drawn.logprob == full[sampled.drawn.token]
-    assert sampled.report.top[2].logprob == float("-inf")
+    assert drawn.token in best.indices
+    assert drawn.score.logprob == full[drawn.token]
+    assert drawn.report.top[2].logprob == float("-inf")
 
 
 def test_a_neighbour_with_other_wishes_changes_nothing(runner):
@@ -76,9 +78,23 @@ def test_a_neighbour_with_other_wishes_changes_nothing(runner):
     loud = Row([9], 0, [1], Sampling(temperature=2.0, top_p=0.5), Ask(is_processed=True, full=True))
     scored = Row([1, 2], 0, [2], targets=[2, 3], targets_ask=Ask(top=1))
     _, together, _ = runner.step([loud, row([3]), scored])
-    assert together.drawn.token == alone.drawn.token
-    for a, b in zip(alone.report.top, together.report.top, strict=True):
-        assert a == b
+    assert together.drawn == alone.drawn
+    assert len(alone.drawn[0].report.top) == 4
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.9, seed=3, top_k=40)])
+def test_drafts_are_answered_as_one_token_after_another_would_be(runner, sampling):
+    ask, text, one_by_one = Ask(top=2), [5, 6, 7], []
+    for i in range(5):
+        row = Row(text, 0, [0], sampling, ask, output=text[3:])
+        one_by_one += runner.step([row])[0].drawn
+        text = [*text, one_by_one[i].token]
+    wrong = (text[5] + 1) % 512
+    for drafts, num_drawn in ((text[3:7], 5), (text[3:5], 3), ([*text[3:5], wrong, 9], 3)):
+        row = Row([5, 6, 7, *drafts], 0, [1], sampling, ask, num_drafts=len(drafts))
+        neighbour = Row([5, 6], 0, [2], GREEDY)
+        _, sampled = runner.step([neighbour, row])
+        assert sampled.drawn == tuple(one_by_one[:num_drawn])
 
 
 def test_scores_of_a_prompt_do_not_depend_on_the_chunk_of_logits(runner, monkeypatch):

@@ -68,7 +68,6 @@ def test_a_distribution_has_the_same_bits_in_any_company(runners):
         start = end
     assert tuple(scored) == alone.scored
     assert sampled.drawn == alone.drawn
-    assert sampled.report == alone.report
 
 
 def test_torchs_own_threads_change_no_logit(runners):
@@ -79,7 +78,7 @@ def test_torchs_own_threads_change_no_logit(runners):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         (sampled,) = two.step([rows_of(text, 0, LENGTH, range(8), two)])
-        logits.append([score.logit for score in (*sampled.scored, *sampled.report.top)])
+        logits.append([score.logit for score in (*sampled.scored, *sampled.drawn[0].report.top)])
     torch.set_num_threads(before)
     assert logits[0] == logits[1] == logits[2]
 

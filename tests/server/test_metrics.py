@@ -27,6 +27,8 @@ NAMES = {
     "tiedlm_e2e_request_latency_seconds",
     "tiedlm_request_queue_time_seconds",
     "tiedlm_preemptions_total",
+    "tiedlm_draft_tokens_proposed_total",
+    "tiedlm_draft_tokens_accepted_total",
 }
 
 
@@ -38,7 +40,8 @@ def metrics() -> Metrics:
     metrics.started(0.01, 100, 64)
     metrics.prompt_done(100)
     metrics.first_token(0.2)
-    metrics.next_token(0.03)
+    metrics.next_tokens(2, 0.06)
+    metrics.drafted(7, 4)
     metrics.ended("stop", 1.5)
     metrics.ended("cancelled", 0.5)
     metrics.preempted(2)
@@ -69,7 +72,10 @@ def test_values_are_what_was_recorded(metrics):
     assert samples["requests_total", "/generate", "200"] == 1
     assert samples["prefix_cache_queries_total",] == 100
     assert samples["prefix_cache_hits_total",] == 64
-    assert samples["generation_tokens_total",] == 2
+    assert samples["generation_tokens_total",] == 3
+    assert samples["inter_token_latency_seconds_count",] == 2
+    assert samples["draft_tokens_proposed_total",] == 7
+    assert samples["draft_tokens_accepted_total",] == 4
     assert samples["request_success_total", "stop"] == 1
     assert samples["request_success_total", "failed"] == 0
     assert samples["e2e_request_latency_seconds_count",] == 1

@@ -32,13 +32,6 @@ float largest(const float* row, int64_t size) {
     return V::largest(V::max(V::max(all[0], all[1]), V::max(all[2], all[3])));
 }
 
-template <class V>
-void divide(const float* row, int64_t size, float divisor, float* out) {
-    const typename V::Reg by = V::set(divisor);
-    for (int64_t i = 0; i < size; i += LANES)
-        store_some<V>(out + i, size - i, V::div(load_filled<V>(row + i, size - i, 0.0f), by));
-}
-
 // The sum of term(i, x) over a row's elements, in float64: in float32 the error over 262,144 terms
 // would reach the sixth digit. What is missing to 16 is -inf, whose term must be 0.
 template <class V, class F>
@@ -54,11 +47,21 @@ inline double sum_row(const float* row, int64_t size, F term) {
 }
 
 template <class V>
-void exponentials(const float* row, int64_t size, float shift, float* weights, double* sums) {
-    const typename V::Reg by = V::set(shift);
+void divide(const float* row, int64_t size, float divisor, float* out) {
+    const typename V::Reg by = V::set(divisor);
+    for (int64_t i = 0; i < size; i += LANES)
+        store_some<V>(out + i, size - i, V::div(load_filled<V>(row + i, size - i, 0.0f), by));
+}
+
+// Of row / divisor; DIVIDED false: of row, which is the same for a divisor of 1.
+template <class V, bool DIVIDED>
+void exponentials_of(const float* row, int64_t size, float divisor, float shift, float* weights,
+                     double* sums) {
+    const typename V::Reg by = V::set(shift), of = V::set(divisor);
     for (int64_t first = 0; first < size; first += BLOCK) {
         const int64_t count = first + BLOCK < size ? BLOCK : size - first;
         *sums++ = sum_row<V>(row + first, count, [&](int64_t i, typename V::Reg x) {
+            if (DIVIDED) x = V::div(x, of);
             const typename V::Reg e = exp_negative<V>(V::sub(x, by));
             if (weights != nullptr) store_some<V>(weights + first + i, count - i, e);
             return e;
@@ -67,33 +70,49 @@ void exponentials(const float* row, int64_t size, float shift, float* weights, d
 }
 
 template <class V>
-void log_softmax(const float* row, int64_t size, LogSum sum, float* out) {
-    const typename V::Reg high = V::set(sum.high), low = V::set(sum.low);
-    for (int64_t i = 0; i < size; i += LANES) {
-        const typename V::Reg x = load_filled<V>(row + i, size - i, 0.0f);
-        store_some<V>(out + i, size - i, V::sub(V::sub(x, high), low));
-    }
+void exponentials(const float* row, int64_t size, float divisor, float shift, float* weights,
+                  double* sums) {
+    const auto pass = divisor == 1.0f ? exponentials_of<V, false> : exponentials_of<V, true>;
+    pass(row, size, divisor, shift, weights, sums);
 }
 
 template <class V>
-double entropy(const float* logprobs, int64_t size) {
-    return -sum_row<V>(logprobs, size, [&](int64_t, typename V::Reg x) {
-        return V::mul(exp_negative<V>(x), V::max(V::set(SMALLEST_EXPONENT), x));
+struct Told {  // log-probabilities of logits, in the one order of operations that makes their bits
+    typename V::Reg high, low;
+
+    explicit Told(LogSum sum) : high(V::set(sum.high)), low(V::set(sum.low)) {}
+    typename V::Reg operator()(typename V::Reg x) const { return V::sub(V::sub(x, high), low); }
+};
+
+template <class V>
+void log_softmax(const float* row, int64_t size, LogSum sum, float* out) {
+    const Told<V> told(sum);
+    for (int64_t i = 0; i < size; i += LANES)
+        store_some<V>(out + i, size - i, told(load_filled<V>(row + i, size - i, 0.0f)));
+}
+
+template <class V>
+double entropy(const float* row, int64_t size, LogSum sum) {
+    const Told<V> told(sum);
+    return -sum_row<V>(row, size, [&](int64_t, typename V::Reg x) {
+        const typename V::Reg y = told(x);
+        return V::mul(exp_negative<V>(y), V::max(V::set(SMALLEST_EXPONENT), y));
     });
 }
 
 template <class V>
-int64_t num_before(const float* row, int64_t size, int64_t id) {
-    const float here = row[id];
+int64_t num_before(const float* row, int64_t size, LogSum sum, int64_t id) {
+    const Told<V> told(sum);
+    const float here = logprob(sum, row[id]);
     const typename V::Reg value = V::set(here);
     int64_t count = 0, i = 0;
     for (; i + LANES <= id; i += LANES)
-        count += LANES - __builtin_popcount(V::less(V::load(row + i), value));
+        count += LANES - __builtin_popcount(V::less(told(V::load(row + i)), value));
     for (; i < size && (i <= id || i % LANES != 0); ++i)
-        count += row[i] > here || (row[i] == here && i < id);
+        count += logprob(sum, row[i]) > here || (logprob(sum, row[i]) == here && i < id);
     for (; i + LANES <= size; i += LANES)
-        count += __builtin_popcount(V::less(value, V::load(row + i)));
-    for (; i < size; ++i) count += row[i] > here;
+        count += __builtin_popcount(V::less(value, told(V::load(row + i))));
+    for (; i < size; ++i) count += logprob(sum, row[i]) > here;
     return count;
 }
 
@@ -118,8 +137,8 @@ void maxima(const float* row, int64_t size, float* out) {
 
 template <class V>
 constexpr Distributions DISTRIBUTIONS = {
-    largest<V>, divide<V>, exponentials<V>, log_softmax<V>,
-    entropy<V>, num_before<V>, at_least<V>,  maxima<V>,
+    largest<V>, divide<V>,     exponentials<V>, log_softmax<V>,
+    entropy<V>, num_before<V>, at_least<V>,     maxima<V>,
 };
 
 }  // namespace tiedlm

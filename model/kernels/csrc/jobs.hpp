@@ -61,13 +61,16 @@ struct Distributions {
     float (*largest)(const float* row, int64_t size);
     // out (size,) = row / divisor
     void (*divide)(const float* row, int64_t size, float divisor, float* out);
-    // weights (size,) = e^(row - shift), may be null; sums: one a BLOCK. shift: the row's largest.
-    void (*exponentials)(const float* row, int64_t size, float shift, float* weights, double* sums);
+    // weights (size,) = e^(row / divisor - shift), may be null; sums: one a BLOCK. shift: the
+    // largest of row / divisor.
+    void (*exponentials)(const float* row, int64_t size, float divisor, float shift, float* weights,
+                         double* sums);
     void (*log_softmax)(const float* row, int64_t size, LogSum sum, float* out);
-    // logprobs (size,), none above 0 -> nats
-    double (*entropy)(const float* logprobs, int64_t size);
-    // how many of the elements come before element `id`: are larger, or as large with a lower id
-    int64_t (*num_before)(const float* row, int64_t size, int64_t id);
+    // Of what log_softmax gives, none above 0 -> nats
+    double (*entropy)(const float* row, int64_t size, LogSum sum);
+    // How many elements come before element `id`: have a larger log-probability, or as large a one
+    // and a lower id
+    int64_t (*num_before)(const float* row, int64_t size, LogSum sum, int64_t id);
     // ids (size,) of the elements that are at least `floor`, ascending -> how many
     int64_t (*at_least)(const float* row, int64_t size, float floor, int32_t* ids);
     // out: the largest of each 64 elements
@@ -126,6 +129,8 @@ extern const Kernels avx2, avx512;
 
 // Static: a copy compiled for one instruction set must not become everyone's.
 static inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+static inline float logprob(LogSum sum, float x) { return (x - sum.high) - sum.low; }
 
 static inline int64_t attention_scratch(const Attention& a) {
     const int64_t width = round_up(a.head_dim, LANES);

@@ -23,6 +23,7 @@ struct Draw {
 struct Scratch {
     std::vector<float> scaled, weights, maxima;
     std::vector<double> sums;
+    std::vector<int32_t> found;  // as long as the longest row
     std::vector<int32_t> ids;
     std::vector<uint64_t> keys;
 };
@@ -49,7 +50,7 @@ double log_sum_exp(const Distributions& passes, const float* row, int64_t size) 
     std::vector<double>& sums = scratch().sums;
     sums.resize(size_t(num_blocks(size)));
     const float shift = passes.largest(row, size);
-    passes.exponentials(row, size, shift, nullptr, sums.data());
+    passes.exponentials(row, size, 1.0f, shift, nullptr, sums.data());
     return double(shift) + std::log(total(sums));
 }
 
@@ -74,10 +75,18 @@ float floor_of(const Distributions& passes, const float* row, int64_t size, int6
     return *at;
 }
 
+// Leaves the ids of the elements that are at least `floor`, ascending.
 void find(const Distributions& passes, const float* row, int64_t size, float floor) {
-    std::vector<int32_t>& ids = scratch().ids;
-    ids.resize(size_t(size));
-    ids.resize(size_t(passes.at_least(row, size, floor, ids.data())));
+    Scratch& own = scratch();
+    if (own.found.size() < size_t(size)) own.found.resize(size_t(size));
+    const int64_t count = passes.at_least(row, size, floor, own.found.data());
+    own.ids.assign(own.found.begin(), own.found.begin() + count);
+}
+
+// Below `x` by more than roundings: a smaller logit may have the log-probability of a larger one.
+// Their distance to the log-sum is below 16 where it is near the largest, else as large as told.
+float step_below(float x, float distance) {
+    return x - 4e-7f * (std::fabs(x) + std::fmax(16.0f, distance));
 }
 
 double mass(const float* weights, const uint64_t* first, const uint64_t* last) {
@@ -95,7 +104,7 @@ struct Row {
     double sum;
     LogSum log_sum;
 
-    float logprob(float x) const { return (x - log_sum.high) - log_sum.low; }
+    float logprob(float x) const { return tiedlm::logprob(log_sum, x); }
     const float* weights() const { return scratch().weights.data(); }
 };
 
@@ -144,26 +153,33 @@ Row prepare(const Distributions& passes, const float* logits, int64_t size, floa
     own.weights.resize(size_t(size));
     own.sums.resize(size_t(num_blocks(size)));
     const float largest = passes.largest(logits, size);
-    passes.exponentials(logits, size, largest, own.weights.data(), own.sums.data());
+    passes.exponentials(logits, size, 1.0f, largest, own.weights.data(), own.sums.data());
     const double sum = total(own.sums);
     return {passes, logits, size, largest, sum, split(double(largest) + std::log(sum))};
 }
 
-// The lowest id of the largest log-probability.
-int64_t most_likely(const Row& row) {
-    const float top = row.logprob(row.largest);
-    for (int64_t i = 0;; ++i)
-        if (row.logprob(row.scaled[i]) == top) return i;
+// The lowest id of the largest log-probability. Exponentials are needed only where several logits
+// are so near the largest that it may be theirs too, and only if the log-sum is not known (NaN).
+int64_t most_likely(const Distributions& passes, const float* logits, int64_t size,
+                    double log_sum) {
+    const float largest = passes.largest(logits, size);
+    find(passes, logits, size, step_below(largest, 0.0f));
+    const std::vector<int32_t>& near = scratch().ids;
+    if (near.size() == 1) return near.front();
+    const LogSum sum = split(std::isnan(log_sum) ? log_sum_exp(passes, logits, size) : log_sum);
+    const float top = logprob(sum, largest);
+    for (const int32_t id : near)
+        if (logprob(sum, logits[id]) == top) return id;
+    return 0;  // NaN
 }
 
 // Ids that may be among the kept, as keys: all of the kept, and not many more.
 void find_candidates(const Row& row, const Draw& draw) {
     Scratch& own = scratch();
     if (draw.top_k > 0 && draw.top_k < double(row.size)) {
-        float floor = floor_of(row.passes, row.scaled, row.size, int64_t(draw.top_k));
-        // A smaller logit may have the same log-probability: step below it by a few roundings.
-        floor -= 4e-7f * (std::fabs(floor) + std::fabs(row.log_sum.high));
-        find(row.passes, row.scaled, row.size, floor);
+        const float floor = floor_of(row.passes, row.scaled, row.size, int64_t(draw.top_k));
+        find(row.passes, row.scaled, row.size,
+             step_below(floor, std::fabs(floor - row.log_sum.high)));
     } else {
         // What is lighter than this weighs less than 1 - top_p all together.
         const double light = 0.5 * (1.0 - draw.top_p) * row.sum / double(row.size);
@@ -191,21 +207,31 @@ void truncate(const Row& row, const Draw& draw) {
     std::sort(own.ids.begin(), own.ids.end());
 }
 
-// Where `at` falls in the cumulative sum over all ids: the block first, then within it.
-int64_t pick(const Row& row, double uniform) {
-    const std::vector<double>& sums = scratch().sums;
-    const double at = uniform * row.sum;
+// Where `uniform` falls in the cumulative sum over all ids: the block first, and then within it,
+// whose weights are computed once more rather than all of them stored.
+int64_t pick(const Distributions& passes, const float* logits, int64_t size, float temperature,
+             double uniform) {
+    std::vector<double>& sums = scratch().sums;
+    sums.resize(size_t(num_blocks(size)));
+    const float largest = passes.largest(logits, size) / temperature;
+    passes.exponentials(logits, size, temperature, largest, nullptr, sums.data());
+    const double at = uniform * total(sums);
     double before = 0.0;
     size_t block = 0;
     while (block + 1 < sums.size() && before + sums[block] <= at) before += sums[block++];
-    int64_t last = most_likely(row);  // should rounding leave `at` beyond the end
-    for (int64_t i = int64_t(block) * BLOCK; i < std::min(row.size, int64_t(block + 1) * BLOCK); ++i) {
-        if (row.weights()[i] == 0.0f) continue;
-        last = i;
-        before += double(row.weights()[i]);
+    const int64_t first = int64_t(block) * BLOCK, count = std::min(BLOCK, size - first);
+    float weights[BLOCK];
+    double sum;
+    passes.exponentials(logits + first, count, temperature, largest, weights, &sum);
+    int64_t last = -1;
+    for (int64_t i = 0; i < count; ++i) {
+        if (weights[i] == 0.0f) continue;
+        last = first + i;
+        before += double(weights[i]);
         if (before > at) break;
     }
-    return last;
+    if (last >= 0) return last;
+    return most_likely(passes, logits, size, NAN);  // rounding has left `at` beyond the end
 }
 
 int64_t pick_kept(const Row& row, double uniform, double sum) {
@@ -220,44 +246,56 @@ int64_t pick_kept(const Row& row, double uniform, double sum) {
     return last;
 }
 
-// logits (size,) -> the token; shown (size,), the processed distribution, may be null
+// logits (size,) -> the token. log_sum: of the logits, NaN where it is not known; shown (size,), the
+// processed distribution, may be null.
 int64_t choose(const Distributions& passes, const float* logits, int64_t size, const Draw& draw,
-               float* shown) {
+               double log_sum, float* shown) {
+    const bool is_greedy = draw.temperature == 0.0;
+    const bool is_whole = draw.top_p >= 1.0 && draw.min_p <= 0.0 &&
+                          (draw.top_k <= 0 || draw.top_k >= double(size));
+    int64_t token = -1;
+    if (is_greedy)
+        token = most_likely(passes, logits, size, log_sum);
+    else if (is_whole)
+        token = pick(passes, logits, size, float(draw.temperature), draw.uniform);
+    if (token >= 0 && shown == nullptr) return token;
     const Row row = prepare(passes, logits, size, float(draw.temperature));
-    std::vector<int32_t>& kept = scratch().ids;
-    int64_t token;
-    double sum;
-    if (draw.temperature == 0.0) {
-        token = most_likely(row);
-        kept.assign(1, int32_t(token));
-        sum = double(row.weights()[token]);
-    } else if (draw.top_p >= 1.0 && draw.min_p <= 0.0 &&
-               (draw.top_k <= 0 || draw.top_k >= double(size))) {
-        if (shown != nullptr) passes.log_softmax(row.scaled, size, row.log_sum, shown);
-        return pick(row, draw.uniform);
-    } else {
-        truncate(row, draw);
-        sum = 0.0;
-        for (const int32_t id : kept) sum += double(row.weights()[id]);
-        token = pick_kept(row, draw.uniform, sum);
+    if (is_whole && !is_greedy) {
+        passes.log_softmax(row.scaled, size, row.log_sum, shown);
+        return token;
     }
+    std::vector<int32_t>& kept = scratch().ids;
+    if (is_greedy)
+        kept.assign(1, int32_t(token));
+    else
+        truncate(row, draw);
+    double sum = 0.0;
+    for (const int32_t id : kept) sum += double(row.weights()[id]);
+    if (!is_greedy) token = pick_kept(row, draw.uniform, sum);
     if (shown == nullptr) return token;
-    const LogSum log_sum = split(double(row.largest) + std::log(sum));
+    const LogSum kept_sum = split(double(row.largest) + std::log(sum));
     std::fill(shown, shown + size, -std::numeric_limits<float>::infinity());
-    for (const int32_t id : kept) shown[id] = (row.scaled[id] - log_sum.high) - log_sum.low;
+    for (const int32_t id : kept) shown[id] = logprob(kept_sum, row.scaled[id]);
     return token;
 }
 
-// row (size,) -> ids (count,), the largest first
-void top(const Distributions& passes, const float* row, int64_t size, int64_t count, int64_t* ids) {
+// row (size,) -> ids (count,), the most likely first
+void top(const Distributions& passes, const float* row, int64_t size, LogSum sum, int64_t count,
+         int64_t* ids) {
     std::vector<uint64_t>& keys = scratch().keys;
-    find(passes, row, size, floor_of(passes, row, size, count));
+    const float floor = floor_of(passes, row, size, count);
+    find(passes, row, size, step_below(floor, std::fabs(floor - sum.high)));
     keys.clear();
-    for (const int32_t id : scratch().ids) keys.push_back(key(row[id], id));
+    for (const int32_t id : scratch().ids) keys.push_back(key(logprob(sum, row[id]), id));
     const auto end = keys.begin() + count;
     if (end != keys.end()) std::nth_element(keys.begin(), end, keys.end());
     std::sort(keys.begin(), end);
     for (int64_t i = 0; i < count; ++i) ids[i] = id_of(keys[size_t(i)]);
+}
+
+// Of row r; null where the rows are log-probabilities.
+LogSum log_sum_of(const double* sums, int64_t r) {
+    return sums == nullptr ? LogSum{0.0f, 0.0f} : split(sums[r]);
 }
 
 }  // namespace
@@ -277,43 +315,46 @@ void tiedlm_log_sum_exp(void* handle, const float* logits, double* sums, float* 
     });
 }
 
-// logprobs (R,V) -> out (R,)
-void tiedlm_entropy(void* handle, const float* logprobs, double* out, int64_t num_rows,
-                    int64_t vocab_size) {
+// logits (R,V) and their log-sums (R,); log-probabilities where those are null -> out (R,)
+void tiedlm_entropy(void* handle, const float* logits, const double* sums, double* out,
+                    int64_t num_rows, int64_t vocab_size) {
     Context& context = *static_cast<Context*>(handle);
     run(context, num_rows, OPERATIONS_PER_EXP * num_rows * vocab_size, [&](int64_t r) {
-        out[r] = context.kernels.distributions.entropy(logprobs + r * vocab_size, vocab_size);
+        out[r] = context.kernels.distributions.entropy(logits + r * vocab_size, vocab_size,
+                                                       log_sum_of(sums, r));
     });
 }
 
-// logprobs (R,V); token i is of row rows[i] -> ranks (N,), the most likely token's being 1
-void tiedlm_ranks(void* handle, const float* logprobs, const int64_t* rows, const int64_t* tokens,
-                  int64_t* ranks, int64_t count, int64_t vocab_size) {
+// As above; token i is of row rows[i] -> ranks (N,), the most likely token's being 1
+void tiedlm_ranks(void* handle, const float* logits, const double* sums, const int64_t* rows,
+                  const int64_t* tokens, int64_t* ranks, int64_t count, int64_t vocab_size) {
     Context& context = *static_cast<Context*>(handle);
     run(context, count, count * vocab_size, [&](int64_t i) {
-        ranks[i] = 1 + context.kernels.distributions.num_before(logprobs + rows[i] * vocab_size,
-                                                                vocab_size, tokens[i]);
+        ranks[i] = 1 + context.kernels.distributions.num_before(
+                           logits + rows[i] * vocab_size, vocab_size, log_sum_of(sums, rows[i]),
+                           tokens[i]);
     });
 }
 
-// logprobs (R,V) -> ids (R,count)
-void tiedlm_top(void* handle, const float* logprobs, int64_t* ids, int64_t num_rows,
-                int64_t vocab_size, int64_t count) {
+// As above -> ids (R,count)
+void tiedlm_top(void* handle, const float* logits, const double* sums, int64_t* ids,
+                int64_t num_rows, int64_t vocab_size, int64_t count) {
     Context& context = *static_cast<Context*>(handle);
     run(context, num_rows, 4 * num_rows * vocab_size, [&](int64_t r) {
-        top(context.kernels.distributions, logprobs + r * vocab_size, vocab_size, count,
-            ids + r * count);
+        top(context.kernels.distributions, logits + r * vocab_size, vocab_size,
+            log_sum_of(sums, r), count, ids + r * count);
     });
 }
 
-// logits (R,V), draws (R,5) -> tokens (R,), and the processed distributions (R,V) if not null
-void tiedlm_choose(void* handle, const float* logits, const double* draws, int64_t* tokens,
-                   float* shown, int64_t num_rows, int64_t vocab_size) {
+// logits (R,V), their log-sums (R,) (NaN where not known), draws (R,5) -> tokens (R,), and the
+// processed distributions (R,V) if not null
+void tiedlm_choose(void* handle, const float* logits, const double* sums, const double* draws,
+                   int64_t* tokens, float* shown, int64_t num_rows, int64_t vocab_size) {
     Context& context = *static_cast<Context*>(handle);
     run(context, num_rows, OPERATIONS_PER_EXP * num_rows * vocab_size, [&](int64_t r) {
         const double* d = draws + 5 * r;
         tokens[r] = choose(context.kernels.distributions, logits + r * vocab_size, vocab_size,
-                           {d[0], d[1], d[2], d[3], d[4]},
+                           {d[0], d[1], d[2], d[3], d[4]}, sums[r],
                            shown == nullptr ? nullptr : shown + r * vocab_size);
     });
 }

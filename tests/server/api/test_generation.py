@@ -1,6 +1,6 @@
 import pytest
 
-from model.step import Sampled, Score
+from model.step import Drawn
 from server.api.generation import Choice, Plan, choice_seed
 from server.engine.request import Ending, Sampling, Timings, Update
 from server.errors import RequestTimeout
@@ -18,14 +18,14 @@ def choice(**fields):
 
 def update(text, reason=None, **more):
     tokens = text if isinstance(text, list) else list(text.encode())
-    drawn = tuple(Sampled(Score(token, -1.0, 1, 0.0)) for token in tokens)
+    drawn = tuple(Drawn(token) for token in tokens)
     return Update(drawn, ending=Ending(reason, NO_TIME, 0, **more) if reason else None)
 
 
 def test_a_stop_string_within_one_update_drops_what_was_drawn_after_it():
     told = choice(stops=("ab",)).take(update("xabyz"))
     assert (told.text, told.finish_reason, told.stop_reason) == ("x", "stop", "ab")
-    assert [drawn.score.token for drawn in told.drawn] == [*b"xab"]
+    assert [drawn.token for drawn in told.drawn] == [*b"xab"]
 
 
 def test_after_a_stop_string_nothing_more_is_told():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from model.step import Report, Sampled, Score
+from model.step import Drawn, Report, Score
 from server.engine.job import Job
 from server.engine.pages import PagePool
 from server.engine.request import Request
@@ -18,7 +18,7 @@ class Gathered:
     """What one request was told."""
 
     job: Job
-    drawn: list[Sampled] = field(default_factory=list)
+    drawn: list[Drawn] = field(default_factory=list)
     scored: list[Score] = field(default_factory=list)
     scored_reports: list[Report] = field(default_factory=list)
     endings: list[str] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Gathered:
 
     @property
     def tokens(self) -> list[int]:
-        return [each.drawn.token for each in self.drawn]
+        return [each.token for each in self.drawn]
 
     def is_a_beginning_of(self, outcome: Outcome) -> bool:
         pairs = (
@@ -45,15 +45,24 @@ class Gathered:
 
 class Drive:
     def __init__(
-        self, model: PageModel | None = None, max_batch: int = 8, max_batch_tokens: int = 64
+        self,
+        model: PageModel | None = None,
+        max_batch: int = 8,
+        max_batch_tokens: int = 64,
+        *,
+        speculates: bool = True,
     ) -> None:
         self.model = model or PageModel()
         self.pool = PagePool(self.model.num_pages, self.model.page_size)
         self.scheduler = Scheduler(
-            self.pool, max_batch=max_batch, max_batch_tokens=max_batch_tokens
+            self.pool,
+            max_batch=max_batch,
+            max_batch_tokens=max_batch_tokens,
+            speculates=speculates,
         )
         self.gathered: list[Gathered] = []
         self.max_long_tokens: int | None = None
+        self.num_right = 0  # guesses
 
     def add(self, request: Request) -> Gathered:
         got = Gathered(Job(len(self.gathered), request, self.pool.page_size))
@@ -74,7 +83,8 @@ class Drive:
             for told in self.scheduler.commit(self.model.step(rows)):
                 got = self.gathered[told.job.ticket]
                 assert not got.endings, "told after its ending"
-                got.drawn += [told.drawn] if told.drawn else []
+                got.drawn += told.drawn
+                self.num_right += max(0, len(told.drawn) - 1)
                 got.scored += told.scored
                 got.scored_reports += told.scored_reports
                 got.endings += [told.reason] if told.reason else []
@@ -105,6 +115,9 @@ class Drive:
         running = self.scheduler.running
         assert len(rows) <= len(running) <= self.scheduler.max_batch
         assert sum(len(row.tokens) for row in rows) <= self.scheduler.max_batch_tokens
+        assert all(row.num_drafts == 0 for row in rows) or all(
+            len(row.tokens) == 1 + row.num_drafts for row in rows
+        ), "drafts beside a prompt"
         outputs = [id(row.output) for row in rows]
         for job in running:
             if job.num_left == 1 or job is running[0]:

@@ -41,8 +41,9 @@ class Told:
 
     def take(self, update: Update) -> None:
         for each in update.drawn:
-            self.tokens.append(each.drawn.token)
-            self.drawn += [each.drawn, *(each.report.top if each.report else ())]
+            self.tokens.append(each.token)
+            if each.report is not None:
+                self.drawn += [each.score, *each.report.top]
         self.scored += update.scored
         for report in update.scored_reports:
             self.alternatives += report.top
@@ -60,13 +61,15 @@ class Told:
 class Bench:
     """A worker over a pool of its own; nothing is shared between two of them but the weights."""
 
-    def __init__(self, checkpoint, transformer, num_pages=256, max_batch=8, max_batch_tokens=64):
+    def __init__(self, checkpoint, transformer, num_pages=256, **limits):
+        limits = {"max_batch": 8, "max_batch_tokens": 64} | limits
         runner = Runner(transformer, KVPool(checkpoint.config, num_pages))
-        self.pool = PagePool(num_pages, runner.page_size)
-        self.scheduler = Scheduler(
-            self.pool, max_batch=max_batch, max_batch_tokens=max_batch_tokens
-        )
-        self.worker = Worker(runner, self.scheduler, Metrics(), time.monotonic)
+        self.pool, self.metrics = PagePool(num_pages, runner.page_size), Metrics()
+        self.scheduler = Scheduler(self.pool, **limits)
+        self.worker = Worker(runner, self.scheduler, self.metrics, time.monotonic)
+
+    def value(self, name):
+        return self.metrics._registry.get_sample_value(f"tiedlm_{name}")
 
     def run(self, requests, cancel=()) -> list:
         """`cancel` are indices, one a step."""
@@ -143,3 +146,31 @@ def test_cancelling_some_leaves_the_others_as_they_are(model):
     for told, before in zip(again, whole, strict=True):
         assert told.is_a_beginning_of(before)
         assert told.reason == "cancelled" or told.tokens == before.tokens
+
+
+def test_guesses_change_no_token_and_no_score(model):
+    """Alone, in pairs, and under pressure; greedy ends in loops, a low temperature nearly so."""
+    checkpoint, transformer, prompts = model
+    samplings = (GREEDY, Sampling(temperature=0.05, seed=5), Sampling(temperature=0.05, top_p=0.9))
+    asks = (Ask(top=3), None, Ask(top=2, is_processed=True))
+    requests = [
+        Request(
+            id=f"{i}",
+            prompt=tuple(prompts[i % 4][:12]) * 3,
+            max_tokens=90,
+            sampling=samplings[i % 3],
+            ask=asks[i // 3],
+            stop_ids=frozenset({7}),
+        )
+        for i in range(9)
+    ]
+    for size, num_pages in ((1, 256), (2, 10), (3, 18)):
+        for first in range(0, 9, size):
+            some = requests[first : first + size]
+            guessing = Bench(checkpoint, transformer, num_pages)
+            told = guessing.run(some)
+            assert told == Bench(checkpoint, transformer, num_pages, speculates=False).run(some)
+            assert told == guessing.run(some)  # behind the pages that it left in the cache
+        assert guessing.value("draft_tokens_accepted_total") > 0
+        proposed = guessing.value("draft_tokens_proposed_total")
+        assert proposed > guessing.value("draft_tokens_accepted_total") or size == 1

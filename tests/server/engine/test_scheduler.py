@@ -66,7 +66,7 @@ def test_a_step_must_have_room_for_a_whole_batch_of_decoding_rows():
 
 def test_a_stop_id_ends_the_request_and_is_its_last_token():
     outcome = alone(request(max_tokens=20))
-    third = outcome.drawn[2].drawn.token
+    third = outcome.drawn[2].token
     drive = Drive()
     got = drive.add(request(max_tokens=20, stop_ids=frozenset({third})))
     drive.run()
