@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Literal
 
+from weights.checkpoint import Checkpoint
 from weights.quant import KINDS, Kind
 
 Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
@@ -19,9 +19,11 @@ def kind_for(precision: Precision, role: Role) -> Kind | None:
     return KINDS["Q8_0"] if precision in ("int8", "int4") else None
 
 
-def told(precision: Precision, stored_types: Collection[str]) -> str:
+def told(precision: Precision, checkpoint: Checkpoint) -> str:
     """What answers say they were computed from; for "auto" that is what the file has."""
     if precision != "auto":
         return precision
-    kinds = [name for name in stored_types if name in KINDS]
-    return "+".join(kinds) or ("bfloat16" if "BF16" in stored_types else "float32")
+    if checkpoint.precision is not None:
+        return checkpoint.precision
+    kinds = [name for name in checkpoint.stored_types if name in KINDS]
+    return "+".join(kinds) or ("bfloat16" if "BF16" in checkpoint.stored_types else "float32")

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.flags import UsageError, build_parser, read_settings, warn_of_unknown_variables
@@ -126,9 +127,23 @@ def generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def quantize(arguments: argparse.Namespace) -> int:
+    from server.loading import quantize_named
+    from weights.checkpoint import CheckpointError
+
+    target = Path(arguments.target)
+    try:
+        quantize_named(arguments.source, target, arguments.precision)
+    except CheckpointError as error:
+        return fail(str(error))
+    print(target)
+    return 0
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "serve": serve,
     "pull": pull,
     "inspect": inspect,
     "generate": generate,
+    "quantize": quantize,
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from model.kv_pool import PAGE_SIZE, num_bytes_per_token
 from model.large_blocks import give_back_large_blocks
 from model.precision import told
+from model.rounding import write_tensors
 from model.runner import Runner, build_runner
 from model.step import Row, Sampling
 from server.api.service import ServedModel, SpecialIds
@@ -28,9 +29,10 @@ from server.text.chat import ChatTemplate
 from server.text.detokenize import Detokenizer
 from server.text.tokenizer import TextTokenizer
 from weights.catalog import resolve
-from weights.checkpoint import Checkpoint, CheckpointError
+from weights.checkpoint import Checkpoint, CheckpointError, Rounded
 from weights.inspect import parameters
 from weights.load import load
+from weights.new_folder import check_target, new_folder
 from weights.rope import for_context
 
 KV_SHARE = 0.25  # of the available memory, for the KV cache, unless a flag says otherwise
@@ -71,7 +73,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
         num_parameters=parameters(checkpoint),
         vocab_size=config.vocab_size,
         context_length=min(context_length(settings, checkpoint), kv_tokens),
-        precision=told(settings.precision, checkpoint.stored_types),
+        precision=told(settings.precision, checkpoint),
         kernels=runner.kernels,
         sha256=checkpoint.sha256,
         parameter_bytes=sum(runner.transformer.storages().values()),
@@ -163,6 +165,17 @@ def container_limit() -> list[int]:
     except OSError:
         return []
     return [max(0, int(limit) - int(used))] if limit.isdigit() else []
+
+
+def quantize_named(name: str, target: Path, precision: Rounded) -> None:
+    """
+    Writes `target`, whole or not at all, one tensor in memory at a time; progress goes to standard
+    error. Raises CheckpointError.
+    """
+    check_target(target)
+    checkpoint = load_named(name)
+    with new_folder(checkpoint, precision, target) as file:
+        write_tensors(checkpoint, precision, file.add)
 
 
 def continue_prompt(name: str, prompt: str, max_tokens: int) -> Iterator[str]:
