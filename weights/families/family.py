@@ -64,6 +64,7 @@ class Family:
     gguf: Gguf | None  # None: GGUF has no such architecture
     output: str = "lm_head.weight"
     ignored: tuple[str, ...] = ()  # ends of names of tensors that hold no weights
+    is_conv1d: bool = False  # matrices of blocks are (in,out), as GPT-2's Conv1D has them
 
 
 def full_layers(num_layers: int) -> tuple[LayerType, ...]:

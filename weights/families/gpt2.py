@@ -160,6 +160,7 @@ FIRST = Family(
     shapes=first_shapes,
     gguf=None,
     ignored=(".attn.bias", "position_ids"),
+    is_conv1d=True,
 )
 FAMILY = Family(
     name="gpt2",
@@ -171,4 +172,5 @@ FAMILY = Family(
     shapes=shapes,
     gguf=Gguf("gpt2", gguf_config, always(GGUF_NAMES)),
     ignored=(".attn.bias", ".attn.masked_bias"),  # causal masks, saved as buffers by old versions
+    is_conv1d=True,
 )
