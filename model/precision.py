@@ -10,12 +10,19 @@ from weights.quant import KINDS, Kind
 Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
 # "table": the tied matrix, whose rounding reaches the input and every logit at once.
 Role = Literal["table", "linear"]
+MOST_BITS = 5  # of stored codes that int4 leaves alone
 
 
-def kind_for(precision: Precision, role: Role) -> Kind | None:
-    """What a matrix is rounded to; None: not to codes. A role must be named to get four bits."""
+def kind_for(precision: Precision, role: Role, stored: Kind | None) -> Kind | None:
+    """
+    What a matrix is rounded to; None: not to codes. A role must be named to get four bits.
+
+    `stored`: how the file has it. What has been rounded to about as few bits stays: SmolLM2's Q4_1
+    would lose 0.3 nat by being rounded anew, and be no smaller to speak of (docs/performance.md).
+    """
     if precision == "int4" and role == "linear":
-        return KINDS["Q4_0"]
+        is_small = stored is not None and stored.bits <= MOST_BITS
+        return stored if is_small else KINDS["Q4_0"]
     return KINDS["Q8_0"] if precision in ("int8", "int4") else None
 
 

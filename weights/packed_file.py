@@ -110,6 +110,7 @@ class PackedFile:
         self._room = -(-room // LINE) * LINE - 8
         self._entries: dict[str, Any] = {}
         self._packed: dict[str, Any] = {}
+        self._plain: dict[str, Tensor] = {}  # small; written last, for their sizes are not of lines
         self._end = 0
 
     def __enter__(self) -> Self:
@@ -122,7 +123,7 @@ class PackedFile:
             self._packed[name] = {"kind": tensor.kind.name, "shape": tensor.shape}
             self._write(name, "U8", tensor.data)
         else:
-            self._write(name, "F32", tensor.float())
+            self._plain[name] = tensor.float()
         self._progress(math.prod(tensor.shape))
 
     def _write(self, name: str, dtype: str, data: Tensor) -> None:
@@ -148,6 +149,8 @@ class PackedFile:
                 self._finish()
 
     def _finish(self) -> None:
+        for name, tensor in self._plain.items():
+            self._write(name, "F32", tensor)
         assert self._entries.keys() == self._names
         own = {"format": FORMAT, "precision": self._precision, "tensors": self._packed}
         metadata = {"format": "pt", KEY: json.dumps(own)}
