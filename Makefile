@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= smollm2-135m-instruct
 BIN := $(VENV)/bin
 
-.PHONY: serve test check fix bench soak families memory clean test-long
+.PHONY: serve test check fix bench soak families memory quality clean test-long
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -53,6 +53,9 @@ families: $(VENV)/.installed  ## measure every family against transformers; writ
 
 memory: $(VENV)/.installed  ## load generated 2 GB folders; fails where memory peaks 10 % above their size
 	$(BIN)/python -m benchmarks.memory
+
+quality: $(VENV)/.installed  ## how far each precision is from float32; LLAMA_QUANTIZE=path compares llama.cpp's Q4_0
+	$(BIN)/python -m benchmarks.quality --write $(if $(LLAMA_QUANTIZE),--llama-quantize $(LLAMA_QUANTIZE))
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -10,7 +10,7 @@ import torch
 from model.generate import logits
 from model.rounding import write_tensors
 from model.runner import build_transformer
-from tests.model.tiny_families import TINY, save
+from tests.model.tiny_families import TINY, make, save
 from tests.weights.tiny import tiny_gguf, tiny_hf
 from weights.load import load
 from weights.new_folder import new_folder
@@ -35,7 +35,7 @@ def told(checkpoint, precision="auto"):
 def test_every_family_answers_from_the_written_folder_as_from_its_source(
     family, precision, tmp_path
 ):
-    source = load(save(family, tmp_path / "source"))
+    source = load(save(make(family), tmp_path / "source"))
     written = quantised(source, tmp_path / "written", precision)
     assert torch.equal(told(written), told(source, precision))
     assert not torch.equal(told(written), told(source, "float32"))
