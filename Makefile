@@ -9,7 +9,7 @@ ENGINE ?= docker
 # podman, and runs what it built once. Called as SCRIPT CONTEXT TAG PATH PORT HOST_PORT -- RUN_OPTIONS.
 IMAGE_SCRIPT ?= $(wildcard ../shared/tools/build_and_run_image.sh)
 
-.PHONY: serve test test-clients check fix bench bench-peers soak fuzz families memory clean test-long image image-test
+.PHONY: serve test test-clients check fix bench bench-peers soak fuzz families memory quality clean test-long image image-test
 .DEFAULT_GOAL := serve
 
 $(VENV)/.installed: pyproject.toml $(wildcard model/kernels/csrc/*)
@@ -102,6 +102,9 @@ families: $(VENV)/.installed  ## measure every family against transformers; writ
 
 memory: $(VENV)/.installed  ## load generated 2 GB folders; fails where memory peaks 10 % above their size
 	$(BIN)/python -m benchmarks.memory
+
+quality: $(VENV)/.installed  ## how far each precision is from float32; LLAMA_QUANTIZE=path compares llama.cpp's Q4_0
+	$(BIN)/python -m benchmarks.quality --write $(if $(LLAMA_QUANTIZE),--llama-quantize $(LLAMA_QUANTIZE))
 
 clean:
 	rm -rf $(VENV) build *.egg-info

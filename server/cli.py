@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -141,9 +142,23 @@ def generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def quantize(arguments: argparse.Namespace) -> int:
+    from server.loading import quantize_named
+    from weights.checkpoint import CheckpointError
+
+    target = Path(arguments.target)
+    try:
+        quantize_named(arguments.source, target, arguments.precision)
+    except CheckpointError as error:
+        return fail(str(error))
+    print(target)
+    return 0
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "serve": serve,
     "pull": pull,
     "inspect": inspect,
     "generate": generate,
+    "quantize": quantize,
 }
