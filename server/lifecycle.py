@@ -144,6 +144,12 @@ class Lifecycle:
             print(f"tiedlm: {error}", file=sys.stderr)  # noqa: T201
             self.exit_code, self.server.should_exit = 1, True
             return
+        except Exception as error:
+            # A bug, or parts that do not fit together: or it would stay unready for ever.
+            log.exception("the model could not be loaded")
+            print(f"tiedlm: the model could not be loaded: {error!r}", file=sys.stderr)  # noqa: T201
+            self.exit_code, self.server.should_exit = 1, True
+            return
         if self.service.is_draining:
             return
         model.engine.start()

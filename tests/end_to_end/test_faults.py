@@ -17,6 +17,7 @@ import pytest
 from tests.end_to_end.running import (
     PATIENCE,
     ROOT,
+    SCRIPTED,
     TIEDLM,
     Server,
     clean_environment,
@@ -212,3 +213,18 @@ def caught(status):
     """The signals that a process handles, as a number of bits."""
     [line] = [each for each in status.read_text().splitlines() if each.startswith("SigCgt")]
     return int(line.split()[1], 16)
+
+
+def test_a_bug_while_loading_ends_the_server_instead_of_leaving_it_unready_for_ever():
+    """Seen with kernels older than the code that calls them."""
+    ended = subprocess.run(
+        [*SCRIPTED, "--port", "0", "--model", "bugged"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=5 * PATIENCE,
+    )
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line == "tiedlm: the model could not be loaded: AttributeError('no such kernel')"
+    assert "Traceback" in ended.stdout
