@@ -34,10 +34,8 @@ RUN site=$(python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
     && python -c "import server.cli, server.lifecycle, server.loading, weights.hub" \
     && pip check
 # The default checkpoint is baked in: the container needs no network. MODEL="" leaves it out.
-# Whoever mounts a new volume there may pull into it: the folder is the user's.
 RUN mkdir /models \
-    && if [ -n "$MODEL" ]; then TIEDLM_CACHE=/models tiedlm pull "$MODEL"; fi \
-    && chown 10001:10001 /models
+    && if [ -n "$MODEL" ]; then TIEDLM_CACHE=/models tiedlm pull "$MODEL"; fi
 
 FROM ${BASE}
 ARG MODEL=smollm2-135m-instruct
@@ -49,7 +47,8 @@ LABEL org.opencontainers.image.title="tiedlm" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/venv /opt/venv
-COPY --from=build /models /models
+# The user's own, so that it may pull into a new volume that is mounted there.
+COPY --from=build --chown=10001:10001 /models /models
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     TIEDLM_HOST=0.0.0.0 TIEDLM_PORT=8000 TIEDLM_CACHE=/models TIEDLM_MODEL=${MODEL}
 USER 10001:10001

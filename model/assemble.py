@@ -34,11 +34,11 @@ class Parts:
 
     def matrix(self, name: str, role: Role, is_transposed: bool = False) -> Tensor | QuantTensor:
         """(O,C), of a tensor that is (C,O) where it `is_transposed`; packed, it never is."""
-        kind = kind_for(self.precision, role)
-        if name in self.packed and self.precision not in PLAIN:
-            stored = self.packed[name]
-            if kind is None or kind == stored.kind:
-                return stored
+        is_packed = name in self.packed and self.precision not in PLAIN
+        stored = self.packed[name] if is_packed else None
+        kind = kind_for(self.precision, role, None if stored is None else stored.kind)
+        if stored is not None and kind in (None, stored.kind):
+            return stored
         tensor = self.tensors[name].T if is_transposed else self.tensors[name]
         if kind is not None:
             return quantize(tensor, kind)

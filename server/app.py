@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,15 +17,18 @@ from server.api.service import Service
 class Routes(FastAPI):
     """Its OpenAPI document tells what is answered: validation never gives FastAPI's own 422."""
 
+    documenting = Lock()  # threads ask for it: none may see it half made
+
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            document = super().openapi()
-            for path in document["paths"].values():
-                for operation in path.values():
-                    operation["responses"].pop("422", None)
-            for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
-        return super().openapi()
+        with self.documenting:
+            if self.openapi_schema is None:
+                document = super().openapi()
+                for path in document["paths"].values():
+                    for operation in path.values():
+                        operation["responses"].pop("422", None)
+                for name in ("HTTPValidationError", "ValidationError"):
+                    document["components"]["schemas"].pop(name, None)
+            return super().openapi()
 
 
 def build_routes(service: Service) -> Routes:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -73,6 +75,9 @@ def load_model(settings: Settings, metrics: Metrics) -> ServedModel:
 def run_server(settings: Settings, load: Callable[[Settings, Metrics], ServedModel]) -> int:
     """Until it is told to end; `load` runs in a thread of its own once the port is open."""
     set_up_logging(settings.log_level)
+    # Imports and loading make objects that stay. Collecting among them time and again is an eighth
+    # of the way to the first answer; lifecycle.py collects once, when all of them are there.
+    gc.disable()
     from server.api.service import Service
     from server.lifecycle import CannotListen, Lifecycle, allow_files, listen
     from server.metrics import Metrics
@@ -137,9 +142,23 @@ def generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def quantize(arguments: argparse.Namespace) -> int:
+    from server.loading import quantize_named
+    from weights.checkpoint import CheckpointError
+
+    target = Path(arguments.target)
+    try:
+        quantize_named(arguments.source, target, arguments.precision)
+    except CheckpointError as error:
+        return fail(str(error))
+    print(target)
+    return 0
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "serve": serve,
     "pull": pull,
     "inspect": inspect,
     "generate": generate,
+    "quantize": quantize,
 }

@@ -53,7 +53,7 @@ class Confined:
         self._lock = Lock()
 
     def call(self, request: Json) -> Answer:
-        """One at a time. Raises Overrun."""
+        """One at a time. A request may name `cpu_seconds` of its own. Raises Overrun."""
         with self._lock:
             child = self._child or self._start()
             assert child.stdin is not None
@@ -132,7 +132,8 @@ def work(start: Callable[[Json, bytes], Callable[[Json], Answer]]) -> None:
     bound_memory(own["limits"]["memory"])
     while (request := receive(pipe)) is not None:
         # SIGPROF is not handled: it ends the process, whatever it is doing.
-        signal.setitimer(signal.ITIMER_PROF, own["limits"]["cpu_seconds"])
+        seconds = request[0].get("cpu_seconds", own["limits"]["cpu_seconds"])
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         reply = answer(request[0])
         signal.setitimer(signal.ITIMER_PROF, 0)
         send(answers, *reply)

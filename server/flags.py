@@ -1,6 +1,6 @@
 """
-The command line: `tiedlm serve|pull|inspect|generate` and their flags, told wrong in one readable
-line.
+The command line: `tiedlm serve|pull|inspect|generate|quantize` and their flags, told wrong in one
+readable line.
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("model", nargs="?", default=DEFAULT_MODEL)
     generate.add_argument("prompt")
     generate.add_argument("--max-tokens", type=positive, default=128)
+    quantize = commands.add_parser(
+        "quantize",
+        help="write a checkpoint in fewer bits, which loads as it lies",
+        allow_abbrev=False,
+    )
+    quantize.add_argument("source", help="catalogue name, folder, .gguf file or hub id")
+    quantize.add_argument("target", help="folder to write; it must be empty or not exist")
+    quantize.add_argument("--precision", required=True, choices=("int8", "int4"))
     return parser
 
 

@@ -129,12 +129,12 @@ class Lifecycle:
         task.add_done_callback(self.tasks.discard)
 
     def _prepare(self) -> ServedModel:
-        self.routes.openapi()  # kept by it: building the document takes a third of a second
         model = self.load()
         # What is loaded stays: the collector need not look at it again, with the interpreter held.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        gc.enable()  # cli.py has it wait until here
         return model
 
     async def _load(self, address: str) -> None:
@@ -142,6 +142,12 @@ class Lifecycle:
             model = await in_daemon_thread(self._prepare)
         except CannotLoad as error:
             print(f"tiedlm: {error}", file=sys.stderr)  # noqa: T201
+            self.exit_code, self.server.should_exit = 1, True
+            return
+        except Exception as error:
+            # A bug, or parts that do not fit together: or it would stay unready for ever.
+            log.exception("the model could not be loaded")
+            print(f"tiedlm: the model could not be loaded: {error!r}", file=sys.stderr)  # noqa: T201
             self.exit_code, self.server.should_exit = 1, True
             return
         if self.service.is_draining:

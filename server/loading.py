@@ -16,6 +16,7 @@ from model.kernels import choose
 from model.kv_pool import PAGE_SIZE, KVPool, num_bytes_per_token
 from model.large_blocks import give_back_large_blocks
 from model.precision import told
+from model.rounding import write_tensors
 from model.runner import Runner, build_runner, build_transformer
 from model.step import Row, Sampling
 from server.api.service import ServedModel, SpecialIds
@@ -30,9 +31,10 @@ from server.text.chat import ChatTemplate
 from server.text.detokenize import Detokenizer
 from server.text.tokenizer import TextTokenizer
 from weights.catalog import resolve
-from weights.checkpoint import Checkpoint, CheckpointError
+from weights.checkpoint import Checkpoint, CheckpointError, Rounded
 from weights.inspect import parameters
 from weights.load import load
+from weights.new_folder import check_target, new_folder
 from weights.rope import for_context
 
 
@@ -75,7 +77,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
         num_parameters=parameters(checkpoint),
         vocab_size=config.vocab_size,
         context_length=min(context, kv_tokens),
-        precision=told(settings.precision, checkpoint.stored_types),
+        precision=told(settings.precision, checkpoint),
         kernels=runner.kernels,
         sha256=checkpoint.sha256,
         parameter_bytes=sum(runner.transformer.storages().values()),
@@ -124,6 +126,17 @@ def context_length(settings: Settings, checkpoint: Checkpoint) -> int:
             f"{models} tokens"
         )
     return settings.max_context or models
+
+
+def quantize_named(name: str, target: Path, precision: Rounded) -> None:
+    """
+    Writes `target`, whole or not at all, one tensor in memory at a time; progress goes to standard
+    error. Raises CheckpointError.
+    """
+    check_target(target)
+    checkpoint = load_named(name)
+    with new_folder(checkpoint, precision, target) as file:
+        write_tensors(checkpoint, precision, file.add)
 
 
 def continue_prompt(name: str, prompt: str, max_tokens: int) -> Iterator[str]:

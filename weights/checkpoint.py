@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -22,6 +22,7 @@ from weights.quant import QuantTensor
 
 # "unrotated": sees everything, in a model whose other layers have rotary positions
 LayerType = Literal["full", "sliding", "unrotated"]
+Rounded = Literal["int8", "int4"]  # a precision of `tiedlm quantize`
 BlockOrder = Literal["pre_norm", "post_norm", "parallel"]
 
 
@@ -124,3 +125,5 @@ class Checkpoint:
     tie: Tie
     files: tuple[Path, ...]
     sha256: str  # of the one file; of the lines "digest  name" where there are several
+    words: Mapping[str, Any]  # `config` as config.json words it
+    precision: Rounded | None = None  # of a file by `tiedlm quantize`: what it was asked for

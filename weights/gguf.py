@@ -48,6 +48,7 @@ def read_gguf(path: Path) -> Parts:
         chat_template=found.chat_template,
         says_tied=None,
         files=(path,),
+        words=words,
     )
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from weights.config import read_config
 from weights.fields import Fields
-from weights.hf_tensors import SafetensorsSource, weight_files
+from weights.hf_tensors import weight_files
 from weights.hf_tokenizer import read_chat_template, read_special, read_tokenizer
 from weights.json_file import read_object
+from weights.packed_source import open_source
 from weights.parts import Parts
 
 
@@ -16,8 +17,8 @@ def read_folder(folder: Path) -> Parts:
     raw = read_object(folder / "config.json")
     family, config = read_config(Fields(raw, "config.json"))
     files = weight_files(folder)
-    source = SafetensorsSource(files, family)
-    source.check_types({**family.shapes(config), family.output: ()})
+    needed = {**family.shapes(config), family.output: ()}
+    source, precision = open_source(files, family, needed)
     tokenizer = read_tokenizer(folder)
     return Parts(
         family=family,
@@ -29,4 +30,6 @@ def read_folder(folder: Path) -> Parts:
         chat_template=read_chat_template(folder),
         says_tied=Fields(raw, "config.json").flag_or_none("tie_word_embeddings"),
         files=files,
+        words=raw,
+        precision=precision,
     )

@@ -53,6 +53,8 @@ def describe(checkpoint: Checkpoint) -> Mapping[str, str]:
         "ends at": ", ".join(_token(checkpoint, id_) for id_ in special.stop_ids) or "never",
         "chat template": "yes" if checkpoint.chat_template else "no",
     }
+    if checkpoint.precision is not None:
+        found["precision"] = f"{checkpoint.precision}, by tiedlm quantize"
     for precision, width in PRECISIONS.items():
         found[f"memory in {precision}"] = (
             f"{_bytes(sizes * width)} ({_bytes(tying.saved(width))} of it the tied matrix)"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
-from weights.checkpoint import Checkpoint, CheckpointError, ModelConfig, SpecialTokens
+from weights.checkpoint import Checkpoint, CheckpointError, ModelConfig, Rounded, SpecialTokens
 from weights.families.family import Family
 from weights.source import Packed, Source, Tensors, check_shapes, stored_types
 from weights.tie import settle_tie
@@ -24,6 +26,8 @@ class Parts:
     chat_template: str | None
     says_tied: bool | None
     files: tuple[Path, ...]  # that hold tensors
+    words: Mapping[str, Any]  # config.json, or what it would say
+    precision: Rounded | None = None  # that `tiedlm quantize` was asked for
 
 
 def assemble(parts: Parts, name: str, sha256: str) -> Checkpoint:
@@ -43,6 +47,8 @@ def assemble(parts: Parts, name: str, sha256: str) -> Checkpoint:
         tie=settle_tie(parts.source, parts.family, parts.says_tied),
         files=parts.files,
         sha256=sha256,
+        words=parts.words,
+        precision=parts.precision,
     )
 
 

@@ -112,9 +112,21 @@ def _whole_lines(num_bytes: int) -> int:
     return -(-num_bytes // LINE) * LINE
 
 
+def data_shape(kind: Kind, shape: tuple[int, int]) -> tuple[int, int]:
+    """Of QuantTensor.data: tiles, bytes of one."""
+    return -(-shape[0] // TILE), layout_of(kind, shape[1]).tile_bytes
+
+
 def empty(kind: Kind, shape: tuple[int, int]) -> QuantTensor:
-    num_tiles, tile_bytes = -(-shape[0] // TILE), layout_of(kind, shape[1]).tile_bytes
-    return QuantTensor(kind, shape, torch.empty(num_tiles, tile_bytes, dtype=torch.uint8))
+    return QuantTensor(kind, shape, torch.empty(data_shape(kind, shape), dtype=torch.uint8))
+
+
+def is_finite(tensor: QuantTensor) -> bool:
+    """Of every value: a code times a finite float16 is finite in float32."""
+    at = tensor.layout
+    read = _Reader(tensor.data.numpy(), at.num_scales, at.num_groups)
+    parts = [0, at.offsets] if tensor.kind.has_offset else [0]
+    return all(bool(np.isfinite(read.floats(start)).all()) for start in parts)
 
 
 def pack(tensor: QuantTensor, first: int, rows: Rows) -> None:

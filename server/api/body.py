@@ -9,15 +9,19 @@ lone surrogates.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from typing import get_type_hints
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
-from server.api.faults import shorten
+from server.api.faults import from_validation, shorten
+from server.api.service import Service
 from server.errors import BadRequest, BodyTooLarge, InvalidJson, UnsupportedMediaType
 
 MAX_DEPTH = 64
@@ -32,34 +36,44 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JsonRoute(APIRoute):
-    """A route with a JSON body. It is refused while there is no model, before its body is read."""
+    """
+    A route with a JSON body. It is refused while there is no model, before its body is read.
+
+    FastAPI writes its document; the call is made here, since resolving the same three arguments
+    for each request anew costs a third of a millisecond.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handle = super().get_route_handler()
-        has_body = self.body_field is not None
+        if self.body_field is not None:
+            return bodied(self.endpoint)
 
-        async def handle_strictly(request: Request) -> Response:
-            service = request.app.state.service
-            service.require_model()
-            if not has_body:
-                return await handle(request)
-            limit = service.settings.max_body_bytes
-            raw = await read_body(request.scope, request.receive, limit)
-            return await handle(ParsedRequest(request, raw, await parse(raw, limit)))
+        async def handle_ready(request: Request) -> Response:
+            request.app.state.service.require_model()
+            return await handle(request)
 
-        return handle_strictly
+        return handle_ready
 
 
-class ParsedRequest(Request):
-    def __init__(self, request: Request, raw: bytes, value: object) -> None:
-        super().__init__(request.scope, request.receive)
-        self._raw, self._value = raw, value
+def bodied(
+    endpoint: Callable[..., Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """`endpoint` takes a body, and of request, service and model what it names."""
+    names = inspect.signature(endpoint).parameters.keys() - {"body"}
+    schema: type[BaseModel] = get_type_hints(endpoint)["body"]
 
-    async def body(self) -> bytes:
-        return self._raw
+    async def handle(request: Request) -> Response:
+        service: Service = request.app.state.service
+        known = {"request": request, "service": service, "model": service.require_model()}
+        limit = service.settings.max_body_bytes
+        value = await parse(await read_body(request.scope, request.receive, limit), limit)
+        try:
+            body = schema.model_validate(value)
+        except ValidationError as error:
+            raise from_validation(error.errors()) from None
+        return await endpoint(body=body, **{name: known[name] for name in names})
 
-    async def json(self) -> object:
-        return self._value
+    return handle
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

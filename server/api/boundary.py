@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from server.api.prompts import check_bytes, check_ids, first_id
+from server.api.prompts import check_beginning, check_ids, first_id
 from server.api.schemas.fields import TextOrIds
 from server.api.service import ServedModel, Service
 from server.errors import BadRequest, ContextLengthExceeded
@@ -103,7 +103,7 @@ async def _continue_text(
     encoder: Encoder,
     param: str,
 ) -> Continued:
-    check_bytes(prompt, model, param)
+    await check_beginning(service, model, prompt, encoder.parse_special, param)
     whole = await service.tokenize(encoder.whole, prompt)
     head, tail = await service.tokenize(encoder.split, prompt)
 

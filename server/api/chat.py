@@ -12,7 +12,7 @@ from server.api.dialect import check_alternatives, head, usage
 from server.api.encode import finite
 from server.api.generate import plan_generation
 from server.api.generation import Delta, Drawn, Generation, Plan
-from server.api.prompts import check_bytes, check_context
+from server.api.prompts import check_beginning, check_context
 from server.api.schemas.native import GenerateBody, GenerationFields
 from server.api.schemas.openai import ChatBody, Message
 from server.api.service import ServedModel, Service
@@ -32,7 +32,8 @@ async def prompt_of(body: ChatBody, model: ServedModel, service: Service) -> Ids
         )
     messages = [template_fields(message) for message in body.messages]
     for i, message in enumerate(messages):
-        check_bytes(message["content"], model, f"messages.{i}.content")
+        param = f"messages.{i}.content"
+        await check_beginning(service, model, message["content"], False, param)
     longest = model.context_length * model.tokenizer.max_token_bytes
     ids = await service.render(model.chat.encode, messages, longest)
     check_context(len(ids), 0, model.context_length, "messages")

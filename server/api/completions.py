@@ -22,7 +22,10 @@ from server.api.schemas.native import GenerateBody, GenerationFields
 from server.api.schemas.openai import CompletionBody
 from server.api.service import ServedModel, Service
 from server.api.tokens import Json
+from server.api.waves import run_wave
 from server.constrain.masks import CheckedGrammar
+from server.engine.engine import Engine
+from server.engine.request import Request
 from server.text.detokenize import Detokenizer
 from server.text.tokenizer import TextTokenizer
 
@@ -107,13 +110,28 @@ class CompletionAnswer:
             model.tokenizer, body.logprobs or 0, body.return_tokens_as_token_ids
         )
         self.sums = [0.0] * plan.num_choices  # of each choice's log-probabilities
+        self.outputs: list[list[int]] = [[] for _ in self.sums]
 
     async def whole(self) -> Json:
+        if not self._is_ranked_anew:
+            return await self._whole()
+        with self.model.engine.call():  # what ranks them is a second part of it
+            return await self._whole()
+
+    @property
+    def _is_ranked_anew(self) -> bool:
+        """The best are the likeliest by the model itself, whatever `logprobs` are to tell."""
+        is_processed = self.plan.ask is not None and self.plan.ask.is_processed
+        return self.plan.n > self.body.n and is_processed
+
+    async def _whole(self) -> Json:
         indices = range(self.plan.num_choices)
         told = [self._choice(Delta(i, "", ())) for i in indices]
         async with aclosing(self.run.deltas(self.model.engine)) as deltas:
             async for delta in deltas:
                 add(told[delta.index], self._choice(delta))
+        if self._is_ranked_anew:
+            self.sums = await raw_sums(self.plan, self.outputs, self.model.engine)
         best = [i for p in range(len(self.plan.prompts)) for i in self._best_of(p)]
         choices = [self._begun(i, told[i]) | {"index": rank} for rank, i in enumerate(best)]
         return {**self.head, "choices": choices, "usage": usage(self.run)}
@@ -160,6 +178,7 @@ class CompletionAnswer:
         offset = len(self.echoes[delta.index // self.plan.n].text) if self.echoes else 0
         if self.plan.n > self.body.n:
             self.sums[delta.index] += sum(drawn.told.logprob for drawn in delta.drawn)
+            self.outputs[delta.index] += [drawn.token for drawn in delta.drawn]
         choice: Json = {
             "index": delta.index,
             "text": delta.text,
@@ -221,6 +240,27 @@ class CompletionAnswer:
             "rank": score.rank,
             "decoded_token": self.model.tokenizer.token_text(score.token),
         }
+
+
+async def raw_sums(plan: Plan, outputs: Sequence[Sequence[int]], engine: Engine) -> list[float]:
+    """
+    Of each choice's tokens under the model's own distribution: scored as the end of a prompt, whose
+    beginning is in the prefix cache.
+    """
+    requests = [
+        Request(
+            id=f"{plan.id}-raw-{i}",
+            prompt=(*plan.prompts[i // plan.n], *output),
+            max_tokens=0,
+            prompt_ask=Ask(),
+            first_scored=len(plan.prompts[i // plan.n]),
+            cache_salt=plan.cache_salt,
+            timeout=plan.timeout,
+        )
+        for i, output in enumerate(outputs)
+    ]
+    outcomes = await run_wave(engine, requests, is_part=True)
+    return [sum(score.logprob for score in outcome.scored) for outcome in outcomes]
 
 
 def add(choice: Json, new: Json) -> None:

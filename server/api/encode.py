@@ -12,6 +12,7 @@ from typing import Any
 
 MINUS_INFINITY = -9999.0  # what a log-probability of minus infinity is called in JSON
 PART_BYTES = 65536
+ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 LARGE = 4096  # scalars that are encoded in one go: about a millisecond
 
 
@@ -20,7 +21,7 @@ def finite(logprob: float) -> float:
 
 
 def dumps(value: object) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return ENCODER.encode(value)
 
 
 def spend(value: object, budget: int) -> int:

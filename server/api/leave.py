@@ -6,7 +6,6 @@ answer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,30 +20,42 @@ class LeaveWatch:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_read = asyncio.Event()
-
-        async def receive_body() -> Message:
-            if is_read.is_set():
-                await asyncio.Future()  # the watcher alone listens now
-            message = await receive()
-            if not message.get("more_body", False):
-                is_read.set()
-            if message["type"] == "http.disconnect":
-                await asyncio.Future()  # left while uploading: the watcher is told of it too
-            return message
-
-        async def watch() -> None:
-            await is_read.wait()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        answering = asyncio.ensure_future(self.app(scope, receive_body, send))
-        watching = asyncio.ensure_future(watch())
+        visit = Visit(receive)
         try:
-            await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await self.app(scope, visit.receive, send)
+        except asyncio.CancelledError:
+            if not visit.has_left:
+                raise
+            visit.answering.uncancel()
         finally:
-            watching.cancel()
-            if not answering.done():
-                answering.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await answering
+            if visit.watching is not None:
+                visit.watching.cancel()
+
+
+class Visit:
+    def __init__(self, receive: Receive) -> None:
+        answering = asyncio.current_task()
+        assert answering is not None
+        self._receive, self.answering = receive, answering
+        self.watching: asyncio.Task[None] | None = None
+        self.has_left = False
+
+    async def receive(self) -> Message:
+        if self.watching is not None:
+            await asyncio.Future()  # the watcher alone listens now
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._leave()
+            await asyncio.Future()  # left while uploading: it is cancelled here
+        if not message.get("more_body", False):
+            self.watching = asyncio.create_task(self._watch())
+        return message
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        self.has_left = True
+        self.answering.cancel()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from functools import cache
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -15,7 +16,7 @@ from server.api import probabilities
 from server.api import score as scoring
 from server.api import surprisal as surprise
 from server.api.body import JsonRoute
-from server.api.encode import LARGE
+from server.api.encode import LARGE, dumps
 from server.api.generate import (
     GenerationAnswer,
     checked_grammar,
@@ -37,6 +38,7 @@ from server.api.service import CurrentModel, CurrentService, ServedModel, Servic
 from server.api.sse import EventStream
 from server.api.tokens import Json
 from server.api.waves import Call
+from server.errors import BadRequest
 
 router = APIRouter(route_class=JsonRoute, redirect_slashes=False)
 
@@ -169,28 +171,31 @@ def new_call(request: Request, service: Service, kind: str) -> Call:
 async def tokenize(body: TokenizeBody, service: CurrentService, model: CurrentModel) -> Response:
     """The tokens of a text, and the characters that each has bytes of."""
     check_bytes(body.prompt, model, "prompt")
-    found = await service.tokenize(tokenized, body, model)
-    return await json_answer(found, found["count"])
+    limit = service.settings.max_reports
+    return Parts(await service.tokenize(tokenized, body, model, limit), "application/json")
 
 
-def tokenized(body: TokenizeBody, model: ServedModel) -> Json:
+def tokenized(body: TokenizeBody, model: ServedModel, limit: int) -> list[bytes]:
+    """The answer's JSON; what a token is told as is made once, however often the token comes."""
     tokenizer = model.tokenizer
-    pieces = tokenizer.pieces(body.prompt, body.add_special_tokens, body.parse_special)
-    return {
-        "tokens": [piece.token for piece in pieces],
-        "count": len(pieces),
-        "pieces": [
-            {
-                "id": piece.token,
-                "text": tokenizer.token_text(piece.token),
-                "bytes": list(tokenizer.token_bytes(piece.token)),
-                "start": piece.start,
-                "end": piece.end,
-            }
-            for piece in pieces
-        ],
-        "max_model_len": model.context_length,
-    }
+    prompt, flags = body.prompt, (body.add_special_tokens, body.parse_special)
+    if len(prompt) > limit // 8 and (count := len(tokenizer.encode(prompt, *flags))) > limit:
+        raise BadRequest(f"prompt is {count} tokens; at most {limit} are told at once", "prompt")
+    pieces = tokenizer.pieces(prompt, *flags)
+
+    @cache
+    def told(token: int) -> str:
+        own = tokenizer.token_bytes(token)
+        piece = {"id": token, "text": own.decode("utf-8", "replace"), "bytes": list(own)}
+        return dumps(piece).removesuffix("}")
+
+    listed = ",".join(f'{told(p.token)},"start":{p.start},"end":{p.end}}}' for p in pieces)
+    ids = dumps([piece.token for piece in pieces])
+    return [
+        f'{{"tokens":{ids},"count":{len(pieces)},"pieces":['.encode(),
+        listed.encode(),
+        f'],"max_model_len":{model.context_length}}}'.encode(),
+    ]
 
 
 @router.post("/detokenize", responses={200: {"model": answers.Detokenized}, **MODEL_ERRORS})

@@ -4,6 +4,7 @@ For whoever runs the server: is it alive, is it ready, what does it serve, withi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from importlib.resources import files
@@ -110,7 +111,8 @@ async def props(service: CurrentService, model: CurrentModel) -> Response:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> Response:
-    return json_response(request.app.openapi())
+    # Made when first asked for, and kept: a third of a second, for which nobody else is to wait.
+    return json_response(await asyncio.to_thread(request.app.openapi))
 
 
 def page(name: str) -> Callable[[], Awaitable[Response]]:

@@ -13,6 +13,8 @@ from server.errors import BadRequest, ContextLengthExceeded, EmptyPrompt, Invali
 
 Ids = tuple[int, ...]
 
+CHARACTERS_A_TOKEN = 8  # of a text that just fits; English has four
+
 
 async def resolve_prompts(
     service: Service,
@@ -30,11 +32,9 @@ async def resolve_prompts(
     for i, prompt in enumerate(prompts):
         param = "prompt" if len(prompts) == 1 else f"prompt.{i}"
         if isinstance(prompt, str):
-            check_bytes(prompt, model, param)
-            ids = await service.tokenize(
-                model.tokenizer.encode, prompt, add_special_tokens, parse_special
-            )
-            resolved.append(tuple(ids) or (first_id(model, param),))
+            await check_beginning(service, model, prompt, parse_special, param)
+            ids = await service.encode(model, prompt, add_special_tokens, parse_special)
+            resolved.append(ids or (first_id(model, param),))
         else:
             check_ids(prompt, model.vocab_size, param)
             resolved.append(prompt)
@@ -57,6 +57,27 @@ def check_bytes(text: str, model: ServedModel, param: str) -> None:
         raise ContextLengthExceeded(
             f"{param} is {size} bytes of text, at least {size // longest} tokens; the context is "
             f"{model.context_length} tokens",
+            param,
+        )
+
+
+async def check_beginning(
+    service: Service, model: ServedModel, text: str, parse_special: bool, param: str
+) -> None:
+    """
+    A long text's beginning first: where that alone is too many tokens, the megabytes behind it are
+    not tokenised, which could take seconds of the one thread. With half of the context to spare,
+    since the last word of a beginning may be cut into other tokens than the whole one.
+    """
+    check_bytes(text, model, param)
+    length = CHARACTERS_A_TOKEN * model.context_length
+    if len(text) <= length:
+        return
+    beginning = await service.tokenize(model.tokenizer.encode, text[:length], False, parse_special)
+    if len(beginning) > 1.5 * model.context_length:
+        raise ContextLengthExceeded(
+            f"{param} has {len(text)} characters, of which the first {length} are "
+            f"{len(beginning)} tokens; the context is {model.context_length} tokens",
             param,
         )
 

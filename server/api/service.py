@@ -20,6 +20,7 @@ from server.settings import LIMITS, Settings
 from server.text.chat import ChatTemplate
 from server.text.tokenizer import TextTokenizer
 
+SHORT = 256  # characters that are tokenised on the event loop: some tens of microseconds
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -91,6 +92,14 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.templating, lambda: work(*args, **kwargs))
 
+    async def encode(
+        self, model: ServedModel, text: str, add_special_tokens: bool, parse_special: bool
+    ) -> tuple[int, ...]:
+        """A short text at once: handing it to the tokenising thread takes longer than the work."""
+        tokenizer, how = model.tokenizer, (add_special_tokens, parse_special)
+        ids = tokenizer.encode_if_idle(text, *how) if len(text) <= SHORT else None
+        return tuple(await self.tokenize(tokenizer.encode, text, *how) if ids is None else ids)
+
     async def tokenize(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` in the tokenising thread."""
         loop = asyncio.get_running_loop()
@@ -107,14 +116,14 @@ class Service:
         )
 
 
-def current_service(request: Request) -> Service:
+async def current_service(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
 
 
-def current_model(request: Request) -> ServedModel:
-    return current_service(request).require_model()
+async def current_model(request: Request) -> ServedModel:
+    return (await current_service(request)).require_model()
 
 
 CurrentService = Annotated[Service, Depends(current_service)]

@@ -2,13 +2,15 @@
 The child process that compiles grammars and says which tokens may follow (llguidance). A grammar
 may be hostile: whatever it costs, it costs here.
 
-Requests: `check` a grammar, the `mask` of a sequence that follows one, `close` a sequence. A
-sequence that is not known here - the process is new - is answered so, and sent again whole.
+Requests: `check` a grammar, `compile` one that was checked, the `mask` of a sequence that follows
+one, `close` a sequence. A sequence that is not known here - the process is new - is answered so,
+and sent again whole.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -76,22 +78,31 @@ class Matchers:
 
     def answer(self, request: Json) -> Answer:
         if request["do"] == "check":
-            return {"error": self.check(request["kind"], request["source"])}, b""
+            return self.check(request["kind"], request["source"]), b""
+        if request["do"] == "compile":
+            self.compile(request["kind"], request["source"])
+            return {}, b""
         if request["do"] == "close":
             self.live.pop(request["id"], None)
             return {}, b""
         return self.mask(request)
 
-    def check(self, kind: str, source: str) -> str | None:
-        """What is wrong with a grammar. The first mask is part of it: some bombs go off there."""
+    def check(self, kind: str, source: str) -> Json:
+        """
+        What is wrong with a grammar, and the processor time that compiling it and its first mask
+        took. That mask is part of the check: some bombs go off there.
+        """
+        began = time.process_time()
         matcher = self.compile(kind, source).deep_copy()
+        compiled = time.process_time()
         if not matcher.is_error():
             matcher.compute_bitmask()
+        seconds = {"seconds": compiled - began, "mask_seconds": time.process_time() - compiled}
         error = str(matcher.get_error()).removesuffix("<non-verbose/>").strip()
         if not error:
-            return None
+            return {"error": None, **seconds}
         where = self.locate(json.loads(source), error) if kind == "json_schema" else ""
-        return f"{where}{error}"
+        return {"error": f"{where}{error}", **seconds}
 
     def compile(self, kind: str, source: str) -> LLMatcher:
         key = (kind, source)

@@ -78,11 +78,23 @@ class TextTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool, parse_special: bool) -> list[int]:
         with self._lock:
-            self.tokenizer.encode_special_tokens = not parse_special
-            # The batch form gives up the interpreter lock while it works; `encode` keeps it.
-            [encoding] = self.tokenizer.encode_batch_fast(
-                [text], add_special_tokens=add_special_tokens
-            )
+            return self._encode(text, add_special_tokens, parse_special)
+
+    def encode_if_idle(
+        self, text: str, add_special_tokens: bool, parse_special: bool
+    ) -> list[int] | None:
+        """None while another text is being encoded, which may take its time."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._encode(text, add_special_tokens, parse_special)
+        finally:
+            self._lock.release()
+
+    def _encode(self, text: str, add_special_tokens: bool, parse_special: bool) -> list[int]:
+        self.tokenizer.encode_special_tokens = not parse_special
+        # The batch form gives up the interpreter lock while it works; `encode` keeps it.
+        [encoding] = self.tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         ids: list[int] = encoding.ids
         return ids
 
@@ -90,8 +102,14 @@ class TextTokenizer:
         """The tokens of `text` with their places; those that the tokenizer adds are at (0, 0)."""
         with self._lock:
             self.tokenizer.encode_special_tokens = not parse_special
+            # The library's own places cost four times the tokens themselves: only where needed.
+            [encoding] = self.tokenizer.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
+            if (exact := self._exact_pieces(text, encoding)) or not encoding.ids:
+                return exact
             [encoding] = self.tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
-        return self._exact_pieces(text, encoding) or [
+        return [
             Piece(token, start, end)
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
         ]

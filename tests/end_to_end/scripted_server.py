@@ -14,6 +14,7 @@ SLOW_TO_LOAD = (
     "slow-to-load"  # a MODEL that takes so long that a test can look at the server meanwhile
 )
 BROKEN = "broken"
+BUGGED = "bugged"
 
 
 def load(settings, metrics):
@@ -23,6 +24,8 @@ def load(settings, metrics):
         from server.lifecycle import CannotLoad
 
         raise CannotLoad("broken.gguf: the file ends after 12 bytes")
+    if settings.model == BUGGED:
+        raise AttributeError("no such kernel")
     return scripted_model(settings, metrics)
 
 

@@ -17,6 +17,7 @@ import pytest
 from tests.end_to_end.running import (
     PATIENCE,
     ROOT,
+    SCRIPTED,
     TIEDLM,
     Server,
     clean_environment,
@@ -38,8 +39,8 @@ NUM_CLIENTS = 6
 def serve_real(port=0):
     flags = ("--kv-cache-tokens", "8192", "--max-context", "2048")
     started = Server(*flags, command=[*TIEDLM, "serve", MODEL], port=port)
-    started.http.timeout = 120
-    return started.ready(patience=120)
+    started.http.timeout = 300
+    return started.ready(patience=300)
 
 
 def answers(server):
@@ -96,7 +97,7 @@ def run(*command, limit=None, **env):
         env=clean_environment() | env,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=5 * PATIENCE,  # torch and a model are loaded first
         preexec_fn=set_limit,
     )
 
@@ -212,3 +213,18 @@ def caught(status):
     """The signals that a process handles, as a number of bits."""
     [line] = [each for each in status.read_text().splitlines() if each.startswith("SigCgt")]
     return int(line.split()[1], 16)
+
+
+def test_a_bug_while_loading_ends_the_server_instead_of_leaving_it_unready_for_ever():
+    """Seen with kernels older than the code that calls them."""
+    ended = subprocess.run(
+        [*SCRIPTED, "--port", "0", "--model", "bugged"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=5 * PATIENCE,
+    )
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line == "tiedlm: the model could not be loaded: AttributeError('no such kernel')"
+    assert "Traceback" in ended.stdout

@@ -158,3 +158,36 @@ def test_inspecting_a_model_tells_what_is_served(real):
     told = run("inspect", props["model"])
     assert props["model_sha256"] in told
     assert f"{props['parameters']:,}" in told
+
+
+def best_of_asker(real, seed):
+    def ask(**more):
+        common = {"max_tokens": 4, "temperature": 2.0, "seed": seed, "logprobs": 0, "top_k": 3}
+        body = {"prompt": "The capital of France is", "ignore_eos": True} | common | more
+        answer = real.post("/v1/completions", body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["choices"]
+
+    return ask
+
+
+def ranked(choices):
+    def total(choice):
+        return sum(choice["logprobs"]["token_logprobs"])
+
+    return [choice["text"] for choice in sorted(choices, key=total, reverse=True)]
+
+
+def test_the_best_of_several_are_ranked_by_the_models_own_log_probabilities(real):
+    """Whatever is told: by processed ones, among the top three, they would come otherwise."""
+    for seed in range(11, 31):
+        ask = best_of_asker(real, seed)
+        raw, processed = ask(n=6), ask(n=6, logprobs_mode="processed")
+        if ranked(raw) != ranked(processed):
+            break
+    assert ranked(raw) != ranked(processed)
+    assert [choice["text"] for choice in ask(n=4, best_of=6)] == ranked(raw)[:4]
+    best = ask(n=4, best_of=6, logprobs_mode="processed")
+    assert [choice["text"] for choice in best] == ranked(raw)[:4]
+    told = {choice["text"]: choice["logprobs"]["token_logprobs"] for choice in processed}
+    assert all(choice["logprobs"]["token_logprobs"] == told[choice["text"]] for choice in best)

@@ -243,6 +243,34 @@ def test_a_wrong_format_is_refused(smollm, fields, code, param):
         assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
 
 
+def nested(levels):
+    return {"type": "array", "items": nested(levels - 1)} if levels else {"type": "null"}
+
+
+def test_a_schema_nested_too_deeply_is_told_the_limit(smollm):
+    """As text it passes the limit of a whole body, and used to be called too complex."""
+    body = {"prompt": "a", "max_tokens": 1}
+    for schema in (nested(60), json.dumps(nested(200)), "[" * 30_000):
+        answer = smollm.post("/v1/completions", body | {"structured_outputs": {"json": schema}})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (400, "invalid_grammar"), error
+        assert "48 levels" in error["message"]
+    whole = smollm.post("/v1/completions", body | {"response_format": json_format(nested(200))})
+    assert "nested deeper than the 64" in whole.json()["error"]["message"]
+    fits = {"structured_outputs": {"json": json.dumps(nested(40))}}
+    assert smollm.post("/v1/completions", body | fits).status_code == 200
+    for text in ("{", "NaN", "5", "a" * 70_000):
+        answer = smollm.post("/v1/completions", body | {"structured_outputs": {"json": text}})
+        assert answer.json()["error"]["code"] == "invalid_grammar"
+
+
+def test_a_schema_beside_json_object_is_followed(smollm):
+    """The form of text-generation-inference, which huggingface_hub's client sends."""
+    value = record(city={"enum": ["Paris", "Lyon"]})
+    told = complete(smollm, {"type": "json_object", "value": value}, max_tokens=16)
+    jsonschema.validate(json.loads(told["text"]), value)
+
+
 def test_vllms_field_is_another_way_of_saying_it(smollm):
     body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 8}
     told = smollm.post(

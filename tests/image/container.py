@@ -60,6 +60,7 @@ class Container:
             assert time.monotonic() < started + PATIENCE, engine("logs", self.name)
             time.sleep(0.1)
         self.ready_seconds = time.monotonic() - started
+        self.resident_at_ready = self.memory("VmRSS")
 
     def state(self) -> dict:
         return inspect("container", self.name)["State"]
@@ -81,6 +82,10 @@ class Container:
         """A line of /proc/1/status."""
         lines = self.execute("cat", "/proc/1/status").stdout.splitlines()
         return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+
+    def memory(self, name: str) -> int:
+        """Bytes."""
+        return int(self.status(name)) * 1024
 
     def remove(self) -> None:
         engine("rm", "--force", self.name)

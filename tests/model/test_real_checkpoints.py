@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.generate import logits
-from model.runner import build_runner
+from model.runner import build_runner, build_transformer
 from model.step import Row, Sampling
 from tests.reference import NAMES, PROMPTS, transformers_model
 from weights.catalog import resolve
@@ -64,3 +64,18 @@ def batched_greedy(runner, prompts):
         for text, sampled in zip(tokens, runner.step(rows), strict=True):
             text.append(sampled.drawn[0].token)
     return [text[len(prompt) :] for text, prompt in zip(tokens, prompts, strict=True)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_as_stored_give_the_logits_of_float32_within_two_hundredths(name):
+    """Weights are exact; what is multiplied by them is rounded to 16 bits, 32 values by a scale."""
+    checkpoint = load(resolve(name))
+    stored, exact = (build_transformer(checkpoint, each) for each in ("auto", "float32"))
+    for prompt in PROMPTS:
+        tokens = checkpoint.tokenizer.encode(prompt).ids
+        expected = logits(exact, tokens)
+        found = logits(stored, tokens)
+        assert torch.allclose(found, expected, atol=0.02, rtol=0)
+        logprobs = expected.double().log_softmax(-1)
+        divergence = (logprobs.exp() * (logprobs - found.double().log_softmax(-1))).sum(-1)
+        assert divergence.max() < 1e-5

@@ -1,3 +1,4 @@
+import os
 import struct
 import tracemalloc
 
@@ -229,5 +230,46 @@ def test_mutated_header_is_a_checkpoint_or_a_readable_error(small, data):
 def outcome(path):
     try:
         return f"a checkpoint of {len(dict(load(path).tensors))} tensors"
+    except CheckpointError as error:
+        return str(error)
+
+
+@pytest.fixture(scope="module")
+def real_header(smollm_path, tmp_path_factory):
+    """The catalogue's file as far as its data, behind which the copy is a hole as large as that."""
+    size = smollm_path.stat().st_size
+    places = [info.offset for info in read_header(smollm_path).tensors.values()]
+    header = smollm_path.read_bytes()[: min(places)]
+    path = tmp_path_factory.mktemp("real") / "mutated.gguf"
+    path.write_bytes(header)
+    os.truncate(path, size)
+    return path, header
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(edits=st.lists(st.tuples(st.floats(0, 1), NUMBERS | st.integers(0, 255)), min_size=1,
+                      max_size=4), is_at_an_end=st.booleans())  # fmt: skip
+def test_a_mutated_real_header_is_read_or_refused_in_one_line(real_header, edits, is_at_an_end):
+    """Most of a real header is vocabulary: half of the edits are kept to its first and last KB."""
+    path, header = real_header
+    assert len(header) > 10**6
+    with path.open("r+b") as file:
+        for place, number in edits:
+            at = int(place * (len(header) - 8))
+            if is_at_an_end:
+                at = int(place * 2048) if place < 0.5 else len(header) - 8 - int((1 - place) * 8192)
+            file.seek(at)
+            file.write(bytes([number]) if number < 256 else U64(number))
+        file.flush()
+        told = header_or_refusal(path)
+        file.seek(0)
+        file.write(header)
+    assert "\n" not in told
+    assert len(told) < 400
+
+
+def header_or_refusal(path):
+    try:
+        return f"{len(read_header(path).tensors)} tensors"
     except CheckpointError as error:
         return str(error)

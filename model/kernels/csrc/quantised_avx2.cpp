@@ -28,7 +28,9 @@ struct Avx2Codes {
 
     // A quad's inputs as 0 2 1 3, to meet the codes.
     template <bool WIDE>
-    static inline void arrange(const int32_t* integers, uint8_t* out) {
+    static inline RoundedBlock round(const float* x, uint8_t* out) {
+        int32_t integers[BLOCK_OF_INPUTS];
+        const RoundedBlock found = round_plainly(x, WIDE ? WIDEST : NARROWEST, integers);
         int16_t ordered[BLOCK_OF_INPUTS];
         for (int i = 0; i < BLOCK_OF_INPUTS; i += 4) {
             ordered[i] = int16_t(integers[i]);
@@ -37,6 +39,7 @@ struct Avx2Codes {
             ordered[i + 3] = int16_t(integers[i + 3]);
         }
         std::memcpy(out, ordered, sizeof ordered);
+        return found;
     }
 
     static inline __m256i load(const uint8_t* p) {

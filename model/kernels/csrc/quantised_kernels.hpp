@@ -22,6 +22,22 @@ struct KindOf {
     static constexpr int GROUPS_A_SCALE = HAS_MULTIPLES ? 256 / G : 1;
 };
 
+// 32 inputs, rounded: how much an integer is worth, and the sums of both halves.
+struct RoundedBlock {
+    float scale;
+    int32_t sums[2];
+};
+
+// Where an input is infinite or NaN so is `largest`, and the scale is NaN, so that outputs are.
+inline float scale_for(float largest, float widest) {
+    if (!(largest <= LARGEST_INPUT)) return __builtin_nanf("");
+    return largest < SMALLEST_INPUT ? 0.0f : largest / widest;
+}
+
+inline float inverse_for(float largest, float widest) {
+    return largest <= LARGEST_INPUT && largest >= SMALLEST_INPUT ? widest / largest : 0.0f;
+}
+
 // Absolute values in order are their bits in order, and NaN is above infinity.
 inline float largest_of(const float* x) {
     int32_t largest = 0;
@@ -36,46 +52,42 @@ inline float largest_of(const float* x) {
     return out;
 }
 
-// 32 inputs -> integers, and the scale that makes them inputs again. Where one is infinite or NaN
-// the scale is NaN, so that every output is.
-inline float round_block(const float* x, float widest, int32_t* out) {
-    const float largest = largest_of(x);
-    const bool is_finite = largest <= LARGEST_INPUT;
-    if (!is_finite || largest < SMALLEST_INPUT) {
-        for (int i = 0; i < BLOCK_OF_INPUTS; ++i) out[i] = 0;
-        return is_finite ? 0.0f : __builtin_nanf("");
-    }
-    const float by = widest / largest;
+// One at a time; `integers` as 32 bits.
+inline RoundedBlock round_plainly(const float* x, float widest, int32_t* integers) {
+    const float largest = largest_of(x), by = inverse_for(largest, widest);
+    RoundedBlock out{scale_for(largest, widest), {0, 0}};
     constexpr float SHIFT = 12582912.0f;  // 1.5 * 2^23: its last bit is worth one
-    for (int i = 0; i < BLOCK_OF_INPUTS; ++i) out[i] = int32_t((x[i] * by + SHIFT) - SHIFT);
-    return largest / widest;
+    for (int i = 0; i < BLOCK_OF_INPUTS; ++i) {
+        integers[i] = by == 0.0f ? 0 : int32_t((x[i] * by + SHIFT) - SHIFT);
+        out.sums[i / (BLOCK_OF_INPUTS / 2)] += integers[i];
+    }
+    return out;
 }
 
 template <class Q, bool WIDE>
 void round_rows(const QuantLinear& job, const float* x, Range rows) {
     const Codes& w = job.weight;
-    const int64_t N = job.inputs.num_rows, C = w.width, bytes = WIDE ? Q::WIDE_BYTES : Q::NARROW_BYTES;
+    const int64_t N = job.inputs.num_rows, C = w.width, B = w.blocks();
+    constexpr int64_t bytes = WIDE ? Q::WIDE_BYTES : Q::NARROW_BYTES;
     const int parts = BLOCK_OF_INPUTS / w.kind.group;
     for (int64_t n = rows.first; n < rows.last; ++n)
-        for (int64_t b = 0; b < w.blocks(); ++b) {
+        for (int64_t b = 0; b < B; ++b) {
             const int64_t left = C - b * BLOCK_OF_INPUTS;
-            float padded[BLOCK_OF_INPUTS] = {};
             const float* block = x + n * C + b * BLOCK_OF_INPUTS;
+            float padded[BLOCK_OF_INPUTS] = {};
             if (left < BLOCK_OF_INPUTS) {
-                std::memcpy(padded, block, sizeof(float) * left);
+                for (int64_t i = 0; i < left; ++i) padded[i] = block[i];
                 block = padded;
             }
-            int32_t integers[BLOCK_OF_INPUTS];
-            const float scale = round_block(block, WIDE ? WIDEST : NARROWEST, integers);
-            job.inputs.scales[b * N + n] = scale;
-            Q::template arrange<WIDE>(integers, job.inputs.values + (b * N + n) * bytes);
+            RoundedBlock found =
+                Q::template round<WIDE>(block, job.inputs.values + (b * N + n) * bytes);
+            job.inputs.scales[b * N + n] = found.scale;
+            if (parts == 1) found.sums[0] += found.sums[1];
             for (int p = 0; p < parts; ++p) {
-                int32_t sum = 0;
-                for (int i = 0; i < w.kind.group; ++i) sum += integers[p * w.kind.group + i];
-                int32_t* correction = job.inputs.corrections + (b * parts + p) * N + n;
-                const float scaled = float(sum) * scale;
-                const int32_t shifted = -w.kind.zero * sum;
-                std::memcpy(correction, w.kind.has_offset ? (const void*)&scaled : &shifted, 4);
+                const float scaled = float(found.sums[p]) * found.scale;
+                int32_t correction = -w.kind.zero * found.sums[p];
+                if (w.kind.has_offset) std::memcpy(&correction, &scaled, 4);
+                job.inputs.corrections[(b * parts + p) * N + n] = correction;
             }
         }
 }

@@ -21,10 +21,13 @@ struct PortableCodes {
     };
 
     template <bool WIDE>
-    static inline void arrange(const int32_t* integers, uint8_t* out) {
+    static inline RoundedBlock round(const float* x, uint8_t* out) {
+        int32_t integers[BLOCK_OF_INPUTS];
+        const RoundedBlock found = round_plainly(x, WIDE ? WIDEST : NARROWEST, integers);
         int16_t narrowed[BLOCK_OF_INPUTS];
         for (int i = 0; i < BLOCK_OF_INPUTS; ++i) narrowed[i] = int16_t(integers[i]);
         std::memcpy(out, narrowed, sizeof narrowed);
+        return found;
     }
 
     template <int BITS, int T>

@@ -25,12 +25,33 @@ struct Vnni {
     };
 
     template <bool WIDE>
-    static inline void arrange(const int32_t* integers, uint8_t* out) {
-        for (int i = 0; i < BLOCK_OF_INPUTS; ++i) {
-            const int32_t high = WIDE ? (integers[i] + 128) >> 8 : integers[i];
-            out[i] = uint8_t(high);
-            if constexpr (WIDE) out[BLOCK_OF_INPUTS + i] = uint8_t(integers[i] - 256 * high);
+    static inline RoundedBlock round(const float* x, uint8_t* out) {
+        constexpr float widest = WIDE ? WIDEST : NARROWEST;
+        const __m512 half[2] = {_mm512_loadu_ps(x), _mm512_loadu_ps(x + TILE)};
+        const __m512i bits = _mm512_max_epi32(_mm512_castps_si512(_mm512_abs_ps(half[0])),
+                                              _mm512_castps_si512(_mm512_abs_ps(half[1])));
+        const int32_t highest = _mm512_reduce_max_epi32(bits);  // NaN is above infinity
+        float largest;
+        std::memcpy(&largest, &highest, 4);
+        const float by = inverse_for(largest, widest);
+        const __mmask16 counts = by == 0.0f ? 0 : 0xFFFF;
+        RoundedBlock found{scale_for(largest, widest), {0, 0}};
+        TIEDLM_UNROLL for (int h = 0; h < 2; ++h) {
+            const __m512 scaled = _mm512_mul_ps(half[h], _mm512_set1_ps(by));
+            const __m512i integers = _mm512_maskz_cvtps_epi32(counts, scaled);
+            found.sums[h] = _mm512_reduce_add_epi32(integers);
+            __m512i high = integers;
+            if constexpr (WIDE) {
+                high = _mm512_srai_epi32(_mm512_add_epi32(integers, _mm512_set1_epi32(128)), 8);
+                store(out + BLOCK_OF_INPUTS + TILE * h, integers);  // the low bytes as they are
+            }
+            store(out + TILE * h, high);
         }
+        return found;
+    }
+    // The lowest byte of each
+    static inline void store(uint8_t* out, __m512i integers) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(integers));
     }
 
     static inline __m512i load(const uint8_t* p) { return _mm512_loadu_si512(p); }

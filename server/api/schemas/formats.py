@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from server.constrain.grammar import MAX_GRAMMAR_BYTES, Grammar, choice, json_sc
 from server.errors import BadRequest, InvalidGrammar, UnknownField, Unsupported
 
 MAX_CHOICES = 1024
+MAX_SCHEMA_DEPTH = 48  # objects and lists within one another; a body holds 64, its own included
 ANY_OBJECT = {"type": "object"}
 Fields = Mapping[str, Any]
 
@@ -51,7 +53,10 @@ def _text(fields: Fields) -> None:
 
 
 def _json_object(fields: Fields) -> Grammar:
-    _check_known(fields, "type", PARAM)
+    """With a `value` it is a schema, as text-generation-inference and its clients have it."""
+    _check_known(fields, "type value", PARAM)
+    if fields.get("value") is not None:
+        return read_schema(fields["value"], f"{PARAM}.value")
     return json_schema(ANY_OBJECT, PARAM)
 
 
@@ -109,9 +114,36 @@ def _check_known(fields: Fields, known: str, param: str) -> None:
 def read_schema(schema: object, param: str) -> Grammar:
     if not isinstance(schema, dict):
         raise InvalidGrammar(f"{param} must be a JSON schema, which is an object", param)
+    if is_deeper(schema, MAX_SCHEMA_DEPTH):
+        raise too_deep(param)
     grammar = json_schema(schema, param)
     read_source(grammar.source, param)
     return grammar
+
+
+def too_deep(param: str) -> InvalidGrammar:
+    return InvalidGrammar(
+        f"{param} is nested deeper than the {MAX_SCHEMA_DEPTH} levels that are allowed", param
+    )
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """Looks no deeper than that many levels."""
+    if not isinstance(value, dict | list):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(is_deeper(item, levels - 1) for item in items)
+
+
+def read_schema_text(text: str, param: str) -> Grammar:
+    """A schema as a string of JSON."""
+    try:
+        schema = json.loads(read_source(text, param))
+    except RecursionError:
+        raise too_deep(param) from None
+    except ValueError as error:
+        raise InvalidGrammar(f"{param} is not JSON: {error}", param) from None
+    return read_schema(schema, param)
 
 
 def read_source(text: object, param: str) -> str:
@@ -146,7 +178,7 @@ def parse_structured_outputs(value: object) -> Grammar | None:
     [(name, own)] = given.items()
     at = f"{param}.{name[:40]}"
     if name == "json":
-        return Grammar("json_schema", own, at) if isinstance(own, str) else read_schema(own, at)
+        return read_schema_text(own, at) if isinstance(own, str) else read_schema(own, at)
     if name == "json_object":
         return json_schema(ANY_OBJECT, at)
     if name == "choice":

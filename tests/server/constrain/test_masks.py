@@ -88,7 +88,7 @@ def test_asking_twice_changes_nothing(grammars):
 def test_a_sequence_goes_on_in_a_new_child(grammars):
     constraint = check(grammars, regex("abcd")).constraint()
     assert allowed(constraint.mask(b"ab")()) == {*b"c"}
-    grammars._confined.close()
+    grammars._quick._confined.close()
     assert allowed(constraint.mask(b"abc")()) == {*b"d"}
     assert constraint.failure is None
     constraint.close()
@@ -151,6 +151,65 @@ def test_a_bomb_is_refused_and_what_runs_goes_on(grammars):
     began = time.monotonic()
     assert "too complex" in error_of(grammars, bomb)
     assert time.monotonic() - began < 0.5  # the verdict was kept
+
+
+BOMB = json_schema(
+    {"type": "string", "allOf": [{"pattern": f"^.*b.{{{n}}}$"} for n in range(30)]}, "schema"
+)
+
+
+def test_a_grammar_that_is_checked_holds_up_no_others_mask(grammars):
+    """Its check takes a second of processor time; masks went through the same child once."""
+
+    async def both():
+        constraint = (await grammars.check(regex("(abc)*"))).constraint()
+        constraint.mask(b"")()
+        checking = asyncio.ensure_future(grammars.check(BOMB))
+        await asyncio.sleep(0)
+        num_masks = 0
+        while not checking.done():
+            assert allowed(await asyncio.to_thread(constraint.mask((b"abc" * num_masks)[:40])))
+            num_masks += 1
+        constraint.close()
+        with pytest.raises(InvalidGrammar, match="too complex"):
+            await checking
+        return num_masks
+
+    assert asyncio.run(both()) > 20
+
+
+def test_a_grammar_that_was_slow_to_compile_is_served_by_the_other_child(grammars, monkeypatch):
+    quick = asyncio.run(grammars.check(regex("a[bc]")))
+    monkeypatch.setattr("server.constrain.masks.QUICK_SECONDS", 0.0)
+    slow = asyncio.run(grammars.check(regex("a[bcd]")))
+    assert (quick.lane, slow.lane) == (grammars._quick, grammars._slow)
+    for checked, expected in ((quick, {*b"bc"}), (slow, {*b"bcd"})):
+        constraint = checked.constraint()
+        assert allowed(constraint.mask(b"a")()) == expected
+        constraint.close()
+
+
+def test_a_grammar_whose_masks_are_slow_is_refused(grammars):
+    assert "a step takes more than" in error_of(grammars, regex("((a{1000}){1000}){1001}"))
+
+
+def test_a_mask_that_takes_too_long_ends_its_sequence_and_its_grammar_alone(grammars, monkeypatch):
+    """Here its check is made to pass, and the two to share a child."""
+    neighbour = check(grammars, regex("abc")).constraint()
+    assert allowed(neighbour.mask(b"a")()) == {*b"b"}
+    grammar = regex("((a{1000}){1000}){1000}")
+    with monkeypatch.context() as patch:
+        patch.setattr("server.constrain.masks.MASK_SECONDS", 10.0)
+        patch.setattr("server.constrain.masks.QUICK_SECONDS", 10.0)
+        hostile = check(grammars, grammar)
+    assert hostile.lane is grammars._quick
+    constraint = hostile.constraint()
+    assert allowed(constraint.mask(b"a")()) == {EOS, OTHER_END}
+    assert isinstance(constraint.failure, InvalidGrammar)
+    assert allowed(neighbour.mask(b"ab")()) == {*b"c"}
+    assert "a step takes more than" in error_of(grammars, grammar)
+    constraint.close()
+    neighbour.close()
 
 
 def test_a_sequence_that_cannot_go_on_may_only_end_and_says_so(grammars):

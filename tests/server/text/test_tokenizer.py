@@ -126,5 +126,15 @@ def test_encoding_lets_other_threads_run():
     assert longest < took / 2
 
 
+def test_a_short_text_is_encoded_at_once_or_not_at_all():
+    """The event loop asks so: it must never wait for a long text that another thread encodes."""
+    for text, special in (("<s>ab", True), ("<s>ab", False), ("", True)):
+        expected = BYTE_LEVEL.encode(text, True, special)
+        assert BYTE_LEVEL.encode_if_idle(text, True, special) == expected
+    with BYTE_LEVEL._lock:
+        assert BYTE_LEVEL.encode_if_idle("ab", True, True) is None
+    assert BYTE_LEVEL.encode_if_idle("ab", True, True) is not None
+
+
 def test_character_of_byte_counts_characters():
     assert character_of_byte("aé世") == [0, 1, 1, 2, 2, 2]
