@@ -10,15 +10,7 @@ import logging
 
 import torch
 
-from model.kernels.interface import (
-    Draw,
-    Gate,
-    InputBits,
-    Kernels,
-    Pairs,
-    Spans,
-    logprobs_of,
-)
+from model.kernels.interface import Draw, Gate, InputBits, Kernels, Pairs, Spans, logprobs_of
 from model.kernels.native import NativeKernels
 from model.kernels.reference import TorchKernels
 

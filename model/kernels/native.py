@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from model.attention import Scoring
-from model.kernels import native_rowwise
+from model.kernels import native_distributions, native_rowwise
 from model.kernels.arguments import PerStep, Rows
 from model.kernels.arguments import floats as _floats
 from model.kernels.arguments import ids as _ids
-from model.kernels.interface import Draw, Gate, InputBits, Spans
+from model.kernels.interface import Gate, InputBits, Spans
+from model.kernels.native_distributions import NativeDistributions
 from model.kernels.native_rowwise import NativeRowwise
 from model.kernels.tape import Call, NotRecordable, Tape
 from weights.quant import KINDS, TILE, QuantTensor
@@ -46,17 +47,12 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "quantised_linear": (None, (_P, _P, _P, _P, _P, _P, Rows, _L, _L, _I)),
     "quantised_lookup": (None, (_P, _P, _P, _P, _L, _L, _L)),
     "attend": (None, (_P, _P, _P, _P, _P, _P, PerStep, _P, _L, _L, _L, _L, _P, _I, _F, _L, _F)),
-    "log_sum_exp": (None, (_P, _P, _P, _P, _L, _L)),
-    "entropy": (None, (_P, _P, _P, _P, _L, _L)),
-    "ranks": (None, (_P, _P, _P, _P, _P, _P, _L, _L)),
-    "top": (None, (_P, _P, _P, _P, _L, _L, _L)),
-    "choose": (None, (_P, _P, _P, _P, _P, _P, _L, _L)),
     "gate": (None, (_P, _I, _P, _P, Rows)),
     "cap": (None, (_P, _F, _P, _L)),
     "played": (_P, (ctypes.c_char_p,)),
     "play": (None, (_P, _P, _L, _L, _P, _P)),
 }
-ALL_SIGNATURES = SIGNATURES | native_rowwise.SIGNATURES
+ALL_SIGNATURES = SIGNATURES | native_rowwise.SIGNATURES | native_distributions.SIGNATURES
 
 
 def _load() -> ctypes.CDLL:
@@ -72,7 +68,7 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-class NativeKernels(NativeRowwise):
+class NativeKernels(NativeRowwise, NativeDistributions):
     signatures = ALL_SIGNATURES
 
     def __init__(self, threads: int, instruction_set: str = "") -> None:
@@ -218,102 +214,9 @@ class NativeKernels(NativeRowwise):
         self._library.tiedlm_cap(self._context, limit, _floats(x), x.numel())
         return x
 
-    def log_sum_exp(self, logits: Tensor) -> Tensor:
-        return self._log_sum_exp(logits.contiguous(), None)
-
-    def log_softmax(self, logits: Tensor) -> Tensor:
-        logits = logits.contiguous()
-        out = torch.empty_like(logits)
-        self._log_sum_exp(logits, out)
-        return out
-
-    def _log_sum_exp(self, logits: Tensor, logprobs: Tensor | None) -> Tensor:
-        sums = torch.empty(len(logits), dtype=torch.float64)
-        out = None if logprobs is None else logprobs.data_ptr()
-        self._library.tiedlm_log_sum_exp(
-            self._context, _floats(logits), sums.data_ptr(), out, *logits.shape
-        )
-        return sums
-
-    def entropy(self, logits: Tensor, sums: Tensor | None = None) -> Tensor:
-        logits = logits.contiguous()
-        out = torch.empty(len(logits), dtype=torch.float64)
-        self._library.tiedlm_entropy(
-            self._context, _floats(logits), _sums(sums, logits), out.data_ptr(), *logits.shape
-        )
-        return out
-
-    def ranks(
-        self, logits: Tensor, rows: Tensor, tokens: Tensor, sums: Tensor | None = None
-    ) -> Tensor:
-        (num_rows, vocab_size), out = logits.shape, torch.empty_like(tokens)
-        if not len(tokens):
-            return out
-        assert 0 <= int(rows.min()) <= int(rows.max()) < num_rows
-        assert 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size
-        self._library.tiedlm_ranks(
-            self._context,
-            _floats(logits),
-            _sums(sums, logits),
-            _ids(rows),
-            _ids(tokens),
-            out.data_ptr(),
-            len(tokens),
-            vocab_size,
-        )
-        return out
-
-    def top(self, logits: Tensor, count: int, sums: Tensor | None = None) -> Tensor:
-        num_rows, vocab_size = logits.shape
-        assert 1 <= count <= vocab_size
-        out = torch.empty(num_rows, count, dtype=torch.int64)
-        self._library.tiedlm_top(
-            self._context,
-            _floats(logits),
-            _sums(sums, logits),
-            out.data_ptr(),
-            num_rows,
-            vocab_size,
-            count,
-        )
-        return out
-
-    def choose(
-        self,
-        logits: Tensor,
-        draws: Sequence[Draw],
-        sums: Tensor | None = None,
-        has_processed: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        assert len(draws) == len(logits)
-        if sums is None:
-            sums = torch.full((len(draws),), torch.nan, dtype=torch.float64)
-        numbers = torch.tensor(draws, dtype=torch.float64)
-        tokens = torch.empty(len(draws), dtype=torch.int64)
-        shown = torch.empty_like(logits) if has_processed else None
-        self._library.tiedlm_choose(
-            self._context,
-            _floats(logits),
-            _sums(sums, logits),
-            numbers.data_ptr(),
-            tokens.data_ptr(),
-            None if shown is None else shown.data_ptr(),
-            *logits.shape,
-        )
-        return tokens, shown
-
 
 def _codes(x: QuantTensor) -> int:
     assert x.data.dtype == torch.uint8
     assert x.data.is_contiguous()
     assert x.data.shape == (-(-x.shape[0] // TILE), x.layout.tile_bytes)
     return x.data.data_ptr()
-
-
-def _sums(x: Tensor | None, logits: Tensor) -> int | None:
-    if x is None:
-        return None
-    assert x.dtype == torch.float64
-    assert x.shape == logits.shape[:1]
-    assert x.is_contiguous()
-    return x.data_ptr()

@@ -165,12 +165,12 @@ class TorchKernels:
         return torch.tensor(tokens), torch.stack(shown) if has_processed else None
 
 
-def _sum(x: Tensor, onto: Tensor | None) -> Tensor:
-    return x if onto is None else x.add_(onto)
-
-
 def _logprobs(logits: Tensor, sums: Tensor | None) -> Tensor:
     return logits if sums is None else logprobs_of(logits, sums)
+
+
+def _sum(x: Tensor, onto: Tensor | None) -> Tensor:
+    return x if onto is None else x.add_(onto)
 
 
 def _widened(x: Tensor, weight: Tensor) -> Tensor:

@@ -138,10 +138,12 @@ class Worker:
             self._metrics.ended(told.reason, now - live.submitted)
         elif not (told.drawn or told.scored):
             return
+        for each in told.drawn[:-1]:  # a token an update, as if each had had a step of its own
+            self._tell(live, Update(drawn=(each,)))
         self._tell(
             live,
             Update(
-                drawn=told.drawn,
+                drawn=told.drawn[-1:],
                 report=told.report,
                 scored=told.scored,
                 scored_reports=told.scored_reports,

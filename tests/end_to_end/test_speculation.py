@@ -30,6 +30,7 @@ def streamed(server, call):
     with server.http.stream("POST", "/generate", json=call | {"stream": True}) as response:
         parts = [part for part in events(response) if part != "[DONE]"]
     for choice in (choice for part in parts for choice in part["choices"]):
+        assert len(choice["token_ids"]) <= 1  # however many a step brought
         ids, tokens, _ = found.get(choice["index"], ([], [], None))
         told = (ids + choice["token_ids"], tokens + choice.get("tokens", []))
         found[choice["index"]] = (*told, choice["finish_reason"])
