@@ -62,6 +62,8 @@ bench: $(VENV)/.installed  ## side by side with transformers; the last line is o
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.http
 	$(BIN)/python -m benchmarks.speculation
+	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.constrained
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.probabilities
 

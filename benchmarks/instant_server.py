@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from model.step import Row, Sampled, Score
+from model.step import Drawn, Row, Sampled
 from server.api.service import ServedModel
 from server.cli import run_server
 from server.engine.engine import Engine
@@ -21,7 +21,7 @@ from tests.scripted import scripted_model
 
 STEP_SECONDS = 0.001  # asleep, as a thread is whose kernels hold no interpreter lock
 CONTEXT = 4096
-LETTER = Score(ord("a"), -0.5, 1, 1.0)
+LETTER = Sampled((Drawn(ord("a")),))
 
 
 class TimedSteps:
@@ -31,7 +31,7 @@ class TimedSteps:
 
     def step(self, rows: Sequence[Row]) -> list[Sampled]:
         time.sleep(STEP_SECONDS)
-        return [Sampled(None if row.sampling is None else LETTER) for row in rows]
+        return [Sampled() if row.sampling is None else LETTER for row in rows]
 
 
 def timed_engine(max_batch: int = 32, metrics: Metrics | None = None) -> Engine:

@@ -41,7 +41,7 @@ async def prompt_of(body: ChatBody, model: ServedModel, service: Service) -> Ids
 
 
 def template_fields(message: Message) -> dict[str, str]:
-    fields = {"role": ROLES.get(message.role, message.role), "content": message.text}
+    fields = {"role": ROLES.get(message.role, message.role), "content": message.content}
     return fields if message.name is None else fields | {"name": message.name}
 
 
@@ -70,6 +70,8 @@ def plan_chat(
 ) -> Plan:
     check_alternatives("top_logprobs", body.top_logprobs, service.settings, model.vocab_size)
     native = native_body(body)
+    if "max_tokens" in native.model_fields_set:
+        check_context(len(prompt), native.max_tokens, model.context_length, "messages")
     return plan_generation(native, [prompt], model, service.settings, call_id, salt, grammar)
 
 

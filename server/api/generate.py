@@ -16,7 +16,7 @@ from server.api.service import ServedModel
 from server.api.tokens import Json, alternatives, computed, timings, token, usage
 from server.constrain.grammar import Grammar
 from server.constrain.masks import CheckedGrammar
-from server.errors import BadRequest, Unsupported
+from server.errors import BadRequest, InvalidToken, Unsupported
 from server.settings import Settings
 
 Ids = tuple[int, ...]
@@ -82,7 +82,12 @@ def check_counts(body: GenerateBody, num_prompts: int, settings: Settings) -> No
 
 def check_token_fields(body: GenerateBody, vocab_size: int) -> None:
     check_ids(body.stop_token_ids, vocab_size, "stop_token_ids")
-    check_ids([bias[0] for bias in body.logit_bias], vocab_size, "logit_bias")
+    for biased, _ in body.logit_bias:
+        if biased >= vocab_size:
+            raise InvalidToken(
+                f"logit_bias holds the token id {biased}; ids are from 0 to {vocab_size - 1}",
+                f"logit_bias.{biased}",
+            )
     if body.allowed_token_ids is not None:
         check_ids(body.allowed_token_ids, vocab_size, "allowed_token_ids")
         if not body.allowed_token_ids:

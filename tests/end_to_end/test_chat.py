@@ -139,6 +139,13 @@ def test_messages_beyond_text_are_refused(server, message):
     [
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
+        ({"messages": "x"}, "messages"),
+        ({"messages": [5]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"text": 5}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "max_completion_tokens"),
@@ -153,7 +160,8 @@ def test_a_wrong_value_is_named(server, fields, param):
 def test_a_conversation_that_does_not_fit_is_refused(server):
     long = [{"role": "user", "content": "x" * 300}]
     assert refused(server, messages=long)[:2] == (400, "context_length_exceeded")
-    assert refused(server, max_tokens=250)[:2] == (400, "context_length_exceeded")
+    for name in ("max_tokens", "max_completion_tokens"):
+        assert refused(server, **{name: 250}) == (400, "context_length_exceeded", "messages")
 
 
 def test_fields_that_nobody_knows_are_named(server):

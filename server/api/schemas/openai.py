@@ -11,13 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
 
-from server.api.schemas.fields import NativeBody, Prompts
+from server.api.schemas.fields import NativeBody, Prompts, type_name
 from server.api.schemas.formats import JsonFormat, StructuredOutputs
 from server.api.schemas.native import MAX_COUNT, Count, GenerationFields
 from server.errors import BadRequest, Unsupported
 
+MAX_MESSAGES = 4096
 # OpenAI's, without any effect on what is answered.
 HARMLESS = frozenset(
     {
@@ -134,9 +142,32 @@ class CompletionBody(OpenAiBody):
 
 
 class TextPart(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
     type: Literal["text"]
     text: str
+
+
+def parse_content(value: object) -> str:
+    """Text, or text parts, which are put together as they are."""
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    if not texts or len(texts) < len(parts) or any(type(text) is not str for text in texts):
+        raise ValueError("must be a string or a list of parts of type text")
+    return "".join(map(str, texts))
+
+
+def check_messages(value: object) -> object:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_MESSAGES:
+        raise ValueError(f"must be a list of 1 to {MAX_MESSAGES} messages")
+    for i, message in enumerate(value):
+        if not isinstance(message, dict):
+            place = f"messages.{i}"
+            raise BadRequest(f"{place} must be an object, not {type_name(message)}", place)
+    return value
+
+
+Content = Annotated[str, PlainValidator(parse_content, json_schema_input_type=str | list[TextPart])]
 
 
 class Message(LenientBody):
@@ -147,7 +178,7 @@ class Message(LenientBody):
     }
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[tuple[TextPart, ...], Field(strict=False, min_length=1)]
+    content: Content
     name: str | None = None
 
     @model_validator(mode="before")
@@ -161,17 +192,11 @@ class Message(LenientBody):
         content = value.get("content")
         for part in content if isinstance(content, list) else ():
             kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and kind != "text":
+            if kind != "text" and isinstance(kind, str):
                 raise Unsupported(
                     f"content of type {kind[:40]!r} is not supported; text is", "messages"
                 )
         return value
-
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
 
 
 class ChatBody(OpenAiBody):
@@ -188,7 +213,7 @@ class ChatBody(OpenAiBody):
         "web_search_options": is_one_of(),
     }
 
-    messages: Annotated[tuple[Message, ...], Field(strict=False, min_length=1, max_length=4096)]
+    messages: Annotated[tuple[Message, ...], BeforeValidator(check_messages), Field(strict=False)]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_COUNT)] = MAX_COUNT
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
     logprobs: bool = False

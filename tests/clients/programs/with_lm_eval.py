@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # torch's threads would spin against the server's
 
 import lm_eval
 from lm_eval.tasks import TaskManager
