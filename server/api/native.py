@@ -6,6 +6,7 @@ form.
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from functools import cache
 
@@ -98,7 +99,7 @@ async def next_token_probabilities(
     """
     What the model expects next, after each prompt: the most likely tokens, chosen ones, or all.
     """
-    is_npy = NPY in request.headers.get("accept", "")
+    is_npy = accepts(request.headers.get("accept", ""), NPY)
     is_full = is_npy or body.full is not False
     prompts = await resolve_prompts(
         service, model, body.prompt, body.add_special_tokens, body.parse_special
@@ -121,6 +122,15 @@ async def next_token_probabilities(
     if size <= LARGE // 16:
         return await json_answer(probabilities.answer(*parts), 0)
     return await json_answer(await asyncio.to_thread(probabilities.answer, *parts), size)
+
+
+def accepts(header: str, media_type: str) -> bool:
+    """Whether `Accept` names the type itself, and not to exclude it (q=0)."""
+    for part in header.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        if kind == media_type:
+            return not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", each) for each in parameters)
+    return False
 
 
 @router.post("/score", responses={200: {"model": answers.Scores}, **MODEL_ERRORS})

@@ -48,7 +48,7 @@ BODIES = {
     "special tokens": prompt("<|im_end|>" * (SIZE // 10)),
     "a key of a megabyte": {"prompt": "a", "x" * SIZE: 1},
     "a regex bomb": {"prompt": "a", "response_format": REGEX_BOMB},
-    "a schema too deep": {"prompt": "a", "response_format": nested(500)},
+    "a schema too deep": {"prompt": "a", "response_format": nested(60)},
 }
 RAW = {
     "depth": b"[" * SIZE,

@@ -47,6 +47,24 @@ def test_a_whole_distribution_is_the_same_in_every_form(server):
         assert np.exp(row.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("accept", "is_npy"),
+    [
+        ("application/x-npy", True),
+        ("APPLICATION/X-NPY;q=0.5, */*", True),
+        ("application/json, application/x-npy; q=0", False),
+        ("application/x-npy-2", False),
+        ("*/*", False),
+    ],
+)
+def test_the_binary_form_is_for_who_names_it(server, accept, is_npy):
+    """It was looked for anywhere in the header: `q=0` did not exclude it, nor was case ignored."""
+    headers = {"accept": accept}
+    answer = server.post("/next-token-probabilities", {"prompt": "ab"}, headers=headers)
+    expected = "application/x-npy" if is_npy else "application/json"
+    assert answer.headers["content-type"] == expected
+
+
 def test_a_probability_of_nothing_is_a_number(server):
     padded = VOCAB_SIZE - 1
     [result] = probabilities(server, "ab", ids=[padded], full="json", top_k=VOCAB_SIZE)["results"]

@@ -23,7 +23,8 @@ NOT_CHECKED = "positive_data_acceptance"
 def command(url: str, *flags: str) -> list[str]:
     return [
         *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{url}/openapi.json"),
-        *("--exclude-checks", NOT_CHECKED, "--no-color", "--warnings", "off", *flags),
+        *("--exclude-checks", NOT_CHECKED, "--request-timeout", "120"),
+        *("--no-color", "--warnings", "off", *flags),
     ]
 
 
