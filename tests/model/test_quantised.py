@@ -206,4 +206,4 @@ def test_a_table_of_262144_rows_is_resident_once_in_every_precision(precision, b
     )
     grown, held = map(int, told.stdout.split())
     assert held == 262_144 * 640 * (bytes_a_weight or 2)
-    assert abs(grown - 262_144 * 640 * bytes_a_weight) < 0.1 * held
+    assert grown < 262_144 * 640 * bytes_a_weight + 0.1 * held  # a second copy would add 1.0

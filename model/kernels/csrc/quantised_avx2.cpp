@@ -17,7 +17,7 @@ struct Avx2Codes {
     struct Ints {
         __m256i low, high;  // outputs 0 to 7, 8 to 15
     };
-    static constexpr int TILES = 1;
+    static constexpr int TILES = 1, WIDE_ROWS = 1, NARROW_ROWS = 1;
     static constexpr int64_t WIDE_BYTES = 64, NARROW_BYTES = 64;
 
     // Of each half line the codes of inputs 0 and 2 of each output, and those of inputs 1 and 3.
@@ -76,21 +76,21 @@ struct Avx2Codes {
         return _mm256_set1_epi32(two);
     }
 
-    template <bool WIDE, int T, int COUNT>
-    static inline void dot(const Unpacked<T>& codes, int part, const uint8_t* x, int32_t correction,
-                           Ints (&sum)[T]) {
-        const __m256i start = _mm256_set1_epi32(correction);
-        for (int t = 0; t < T; ++t) sum[t] = {start, start};
-        TIEDLM_UNROLL for (int i = 0; i < COUNT; ++i) {
-            const int q = part * COUNT + i;
+    template <class K, bool WIDE, int T, int R>
+    static inline void dot(const Unpacked<T>& codes, int part, const uint8_t* x,
+                           const int32_t* corrections, Ints (&sum)[R][T]) {
+        static_assert(T == 1 && R == 1);
+        const __m256i start = _mm256_set1_epi32(K::OFFSET ? 0 : corrections[0]);
+        Ints all = {start, start};
+        TIEDLM_UNROLL for (int i = 0; i < K::QUADS_A_PART; ++i) {
+            const int q = part * K::QUADS_A_PART + i;
             const __m256i even = pair(x + 8 * q), odd = pair(x + 8 * q + 4);
-            for (int t = 0; t < T; ++t) {
-                sum[t].low = add(sum[t].low, codes.even[t][q][0], even);
-                sum[t].high = add(sum[t].high, codes.even[t][q][1], even);
-                sum[t].low = add(sum[t].low, codes.odd[t][q][0], odd);
-                sum[t].high = add(sum[t].high, codes.odd[t][q][1], odd);
-            }
+            all.low = add(all.low, codes.even[0][q][0], even);
+            all.high = add(all.high, codes.even[0][q][1], even);
+            all.low = add(all.low, codes.odd[0][q][0], odd);
+            all.high = add(all.high, codes.odd[0][q][1], odd);
         }
+        sum[0][0] = all;
     }
     static inline __m256i add(__m256i sum, __m256i codes, __m256i inputs) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(codes, inputs));

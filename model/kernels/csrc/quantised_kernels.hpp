@@ -100,66 +100,90 @@ inline typename Q::V::Reg scales_of(const uint8_t* scales, const uint8_t* multip
     return Q::V::mul(shared, Q::from_bytes(multiples + group * TILE));
 }
 
+template <class V>
+inline void write_tile(const QuantLinear& job, int64_t row, int64_t tile, const float* sums) {
+    const int64_t num_outputs = job.weight.num_outputs, left = num_outputs - tile * TILE;
+    const int count = int(left < TILE ? left : TILE);
+    auto all = V::load(sums);
+    if (job.bias != nullptr) all = V::add(all, V::load(job.bias + tile * TILE, count));
+    V::store(job.out + row * num_outputs + tile * TILE, all, count);
+}
+
+// What all rows of one group of inputs meet: the codes of T tiles, and their scales.
+template <class Q, class K, int T>
+struct Group {
+    const typename Q::template Unpacked<T>& codes;
+    int part;  // of the block
+    typename Q::V::Reg scale[T], offset[T];
+};
+
+// R rows of inputs against one group, onto `sums` (R,T,TILE).
+template <class Q, class K, bool WIDE, int T, int R>
+inline void add_group(const Group<Q, K, T>& group, const uint8_t* x, const float* by,
+                      const int32_t* corrections, float* sums) {
+    using V = typename Q::V;
+    typename Q::Ints integers[R][T];
+    Q::template dot<K, WIDE, T, R>(group.codes, group.part, x, corrections, integers);
+    TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
+        const auto input_scale = V::set(by[r]);
+        TIEDLM_UNROLL for (int t = 0; t < T; ++t) {
+            float* sum = sums + (r * T + t) * TILE;
+            const auto term = V::mul(Q::to_float(integers[r][t]), input_scale);
+            auto next = Q::fma(term, group.scale[t], V::load(sum));
+            if constexpr (K::OFFSET) {
+                float of_inputs;
+                std::memcpy(&of_inputs, corrections + r, 4);
+                next = Q::fma(V::set(of_inputs), group.offset[t], next);
+            }
+            V::store(sum, next);
+        }
+    }
+}
+
 // T tiles, side by side, over all inputs of some rows.
 template <class Q, class K, bool WIDE, int T>
 void pass(const QuantLinear& job, Range rows, int64_t tile, bool is_streaming) {
-    using V = typename Q::V;
-    using Reg = typename V::Reg;
     const Codes& w = job.weight;
     const int64_t N = job.inputs.num_rows, B = w.blocks(), tile_bytes = w.tile_bytes();
-    const int64_t codes_at = w.codes(), offsets_at = w.offsets();
-    const int64_t multiples_at = w.multiples(), offset_multiples_at = w.offset_multiples();
+    const int64_t count = rows.last - rows.first;
     constexpr int64_t bytes = WIDE ? Q::WIDE_BYTES : Q::NARROW_BYTES;
+    constexpr int ROWS = WIDE ? Q::WIDE_ROWS : Q::NARROW_ROWS;
     const uint8_t* at = w.data + tile * tile_bytes;
+    const uint8_t *codes_at = at + w.codes(), *offsets_at = at + w.offsets();
+    const uint8_t *multiples_at = at + w.multiples(), *of_offsets_at = at + w.offset_multiples();
     const int64_t ahead = is_streaming ? T * tile_bytes / B : 0;
     alignas(64) float sums[MAX_PASS_ROWS * T * TILE];
-    for (int64_t i = 0; i < (rows.last - rows.first) * T * TILE; ++i) sums[i] = 0.0f;
+    for (int64_t i = 0; i < count * T * TILE; ++i) sums[i] = 0.0f;
     for (int64_t b = 0; b < B; ++b) {
         for (int64_t i = 0; i < ahead; i += LINE)
             __builtin_prefetch(at + b * ahead + CODES_AHEAD + i);
         typename Q::template Unpacked<T> codes;
         TIEDLM_UNROLL for (int t = 0; t < T; ++t)
-            Q::template unpack<K::BITS, T>(at + t * tile_bytes + codes_at + b * K::BITS * LINE, t, codes);
+            Q::template unpack<K::BITS, T>(codes_at + t * tile_bytes + b * K::BITS * LINE, t, codes);
         TIEDLM_UNROLL for (int p = 0; p < K::PARTS; ++p) {
-            const int64_t group = b * K::PARTS + p;
-            Reg scale[T], offset[T];
+            const int64_t g = b * K::PARTS + p;
+            Group<Q, K, T> group{codes, p, {}, {}};
             TIEDLM_UNROLL for (int t = 0; t < T; ++t) {
-                const uint8_t* tile_at = at + t * tile_bytes;
-                scale[t] = scales_of<Q, K>(tile_at, tile_at + multiples_at, group);
+                const int64_t to = t * tile_bytes;
+                group.scale[t] = scales_of<Q, K>(at + to, multiples_at + to, g);
                 if constexpr (K::OFFSET)
-                    offset[t] = scales_of<Q, K>(tile_at + offsets_at, tile_at + offset_multiples_at, group);
+                    group.offset[t] = scales_of<Q, K>(offsets_at + to, of_offsets_at + to, g);
             }
             const uint8_t* x = job.inputs.values + (b * N + rows.first) * bytes;
-            const float* by = job.inputs.scales + b * N;
-            const int32_t* corrections = job.inputs.corrections + group * N;
-            float* sum = sums;
-            for (int64_t n = rows.first; n < rows.last; ++n, x += bytes, sum += T * TILE) {
-                typename Q::Ints integers[T];
-                Q::template dot<WIDE, T, K::QUADS_A_PART>(codes, p, x, K::OFFSET ? 0 : corrections[n], integers);
-                const Reg input_scale = V::set(by[n]);
-                TIEDLM_UNROLL for (int t = 0; t < T; ++t) {
-                    const Reg term = V::mul(Q::to_float(integers[t]), input_scale);
-                    Reg next = Q::fma(term, scale[t], V::load(sum + t * TILE));
-                    if constexpr (K::OFFSET) {
-                        float of_inputs;
-                        std::memcpy(&of_inputs, corrections + n, 4);
-                        next = Q::fma(V::set(of_inputs), offset[t], next);
-                    }
-                    V::store(sum + t * TILE, next);
-                }
-            }
+            const float* by = job.inputs.scales + b * N + rows.first;
+            const int32_t* corrections = job.inputs.corrections + g * N + rows.first;
+            int64_t n = 0;
+            for (; n + ROWS <= count; n += ROWS)
+                add_group<Q, K, WIDE, T, ROWS>(group, x + n * bytes, by + n, corrections + n,
+                                               sums + n * T * TILE);
+            for (; n < count; ++n)
+                add_group<Q, K, WIDE, T, 1>(group, x + n * bytes, by + n, corrections + n,
+                                            sums + n * T * TILE);
         }
     }
-    for (int64_t n = rows.first; n < rows.last; ++n)
-        for (int t = 0; t < T; ++t) {
-            const int64_t o = (tile + t) * TILE, left = w.num_outputs - o;
-            const float* sum = sums + ((n - rows.first) * T + t) * TILE;
-            float* out = job.out + n * w.num_outputs + o;
-            const int count = int(left < TILE ? left : TILE);
-            const Reg all = V::load(sum);
-            const Reg biased = job.bias == nullptr ? all : V::add(all, V::load(job.bias + o, count));
-            V::store(out, biased, count);
-        }
+    for (int64_t n = 0; n < count; ++n)
+        for (int t = 0; t < T; ++t)
+            write_tile<typename Q::V>(job, rows.first + n, tile + t, sums + (n * T + t) * TILE);
 }
 
 template <class Q, class K, bool WIDE>

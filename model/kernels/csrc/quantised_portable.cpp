@@ -12,7 +12,7 @@ struct PortableCodes {
     struct Ints {
         int32_t lane[TILE];
     };
-    static constexpr int TILES = 1;
+    static constexpr int TILES = 1, WIDE_ROWS = 1, NARROW_ROWS = 1;
     static constexpr int64_t WIDE_BYTES = 64, NARROW_BYTES = 64;
 
     template <int T>
@@ -38,17 +38,16 @@ struct PortableCodes {
                     out.code[t][q][i][o] = int16_t(code_of(BITS, p, q, 4 * o + i));
     }
 
-    template <bool WIDE, int T, int COUNT>
-    static inline void dot(const Unpacked<T>& codes, int part, const uint8_t* x, int32_t correction,
-                           Ints (&sum)[T]) {
+    template <class K, bool WIDE, int T, int R>
+    static inline void dot(const Unpacked<T>& codes, int part, const uint8_t* x,
+                           const int32_t* corrections, Ints (&sum)[R][T]) {
+        static_assert(T == 1 && R == 1);
         int16_t inputs[BLOCK_OF_INPUTS];
         std::memcpy(inputs, x, sizeof inputs);
-        for (int t = 0; t < T; ++t) {
-            for (int o = 0; o < TILE; ++o) sum[t].lane[o] = correction;
-            for (int k = part * COUNT * 4; k < (part + 1) * COUNT * 4; ++k)
-                for (int o = 0; o < TILE; ++o)
-                    sum[t].lane[o] += codes.code[t][k / 4][k % 4][o] * inputs[k];
-        }
+        int32_t* all = sum[0][0].lane;
+        for (int o = 0; o < TILE; ++o) all[o] = K::OFFSET ? 0 : corrections[0];
+        for (int k = part * K::GROUP; k < (part + 1) * K::GROUP; ++k)
+            for (int o = 0; o < TILE; ++o) all[o] += codes.code[0][k / 4][k % 4][o] * inputs[k];
     }
 
     static inline V::Reg to_float(const Ints& x) {

@@ -16,7 +16,7 @@ namespace {
 struct Vnni {
     using V = Avx512;
     using Ints = __m512i;
-    static constexpr int TILES = 2;  // 16 registers of codes
+    static constexpr int TILES = 2, WIDE_ROWS = 2, NARROW_ROWS = 4;  // 8 sums, 16 lines of codes
     static constexpr int64_t WIDE_BYTES = 64, NARROW_BYTES = 32;
 
     template <int T>
@@ -84,27 +84,48 @@ struct Vnni {
         return _mm512_set1_epi32(four);
     }
 
-    // Of COUNT of the block's quads, those of its `part`th group.
-    template <bool WIDE, int T, int COUNT>
-    static inline void dot(const Unpacked<T>& codes, int part, const uint8_t* x, int32_t correction,
-                           Ints (&sum)[T]) {
-        const int first = part * COUNT;
-        const __m512i start = WIDE ? _mm512_setzero_si512() : _mm512_set1_epi32(correction);
-        TIEDLM_UNROLL for (int t = 0; t < T; ++t) sum[t] = start;
-        TIEDLM_UNROLL for (int q = first; q < first + COUNT; ++q) {
-            const __m512i input = quad(x + 4 * q);
-            TIEDLM_UNROLL for (int t = 0; t < T; ++t)
-                sum[t] = _mm512_dpbusd_epi32(sum[t], codes.line[t][q], input);
+    // The quads of the block's `part`th group. A chain of products waits for itself: rows, tiles and
+    // where rows are few the bytes and every other quad have sums of their own.
+    template <class K, bool WIDE, int T, int R>
+    static inline void dot(const Unpacked<T>& codes, int part, const uint8_t* x,
+                           const int32_t* corrections, Ints (&sum)[R][T]) {
+        constexpr int64_t bytes = WIDE ? WIDE_BYTES : NARROW_BYTES;
+        constexpr int CHAINS = R == 1 ? 2 : 1;
+        const int first = part * K::QUADS_A_PART;
+        __m512i high[CHAINS][R][T], low[CHAINS][R][T];
+        TIEDLM_UNROLL for (int c = 0; c < CHAINS; ++c)
+            TIEDLM_UNROLL for (int r = 0; r < R; ++r)
+                TIEDLM_UNROLL for (int t = 0; t < T; ++t)
+                    high[c][r][t] = low[c][r][t] = _mm512_setzero_si512();
+        if constexpr (!K::OFFSET)
+            TIEDLM_UNROLL for (int r = 0; r < R; ++r)
+                TIEDLM_UNROLL for (int t = 0; t < T; ++t)
+                    (WIDE ? low : high)[0][r][t] = _mm512_set1_epi32(corrections[r]);
+        TIEDLM_UNROLL for (int i = 0; i < K::QUADS_A_PART; ++i) {
+            const int q = first + i;
+            TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
+                const __m512i input = quad(x + r * bytes + 4 * q);
+                TIEDLM_UNROLL for (int t = 0; t < T; ++t) {
+                    __m512i& onto = high[i % CHAINS][r][t];
+                    onto = _mm512_dpbusd_epi32(onto, codes.line[t][q], input);
+                }
+                if constexpr (!WIDE) continue;
+                const __m512i rest = quad(x + r * bytes + BLOCK_OF_INPUTS + 4 * q);
+                TIEDLM_UNROLL for (int t = 0; t < T; ++t) {
+                    __m512i& onto = low[i % CHAINS][r][t];
+                    onto = _mm512_dpbusd_epi32(onto, codes.line[t][q], rest);
+                }
+            }
         }
-        if constexpr (!WIDE) return;
-        TIEDLM_UNROLL for (int t = 0; t < T; ++t) sum[t] = _mm512_slli_epi32(sum[t], 8);
-        TIEDLM_UNROLL for (int q = first; q < first + COUNT; ++q) {
-            const __m512i input = quad(x + BLOCK_OF_INPUTS + 4 * q);
-            TIEDLM_UNROLL for (int t = 0; t < T; ++t)
-                sum[t] = _mm512_dpbusd_epi32(sum[t], codes.line[t][q], input);
-        }
-        const __m512i end = _mm512_set1_epi32(correction);
-        TIEDLM_UNROLL for (int t = 0; t < T; ++t) sum[t] = _mm512_add_epi32(sum[t], end);
+        TIEDLM_UNROLL for (int r = 0; r < R; ++r)
+            TIEDLM_UNROLL for (int t = 0; t < T; ++t) {
+                __m512i all = high[0][r][t], rest = low[0][r][t];
+                if constexpr (CHAINS == 2) {
+                    all = _mm512_add_epi32(all, high[1][r][t]);
+                    if constexpr (WIDE) rest = _mm512_add_epi32(rest, low[1][r][t]);
+                }
+                sum[r][t] = WIDE ? _mm512_add_epi32(_mm512_slli_epi32(all, 8), rest) : all;
+            }
     }
 
     static inline __m512 to_float(Ints x) { return _mm512_cvtepi32_ps(x); }
