@@ -180,8 +180,8 @@ class NativeKernels(NativeRowwise):
     ) -> Tensor:
         q, slopes = q.contiguous(), scoring.slopes
         out = self._new(*q.shape)
-        _, page_size, num_kv_heads, head_dim = keys.shape
-        assert keys.shape == values.shape
+        num_kv_heads, page_size, head_dim = values.shape[1:]
+        assert keys.shape == (len(values), num_kv_heads, head_dim, page_size)
         assert q.shape[2] == head_dim
         assert q.shape[1] % num_kv_heads == 0
         assert slopes is None or slopes.shape == q.shape[1:2]
