@@ -19,9 +19,7 @@ from torch import Tensor
 
 from model.attention import Scoring
 from model.kernels import native_rowwise
-from model.kernels.arguments import PerStep, Rows
-from model.kernels.arguments import floats as _floats
-from model.kernels.arguments import ids as _ids
+from model.kernels.arguments import PerStep, Rows, floats, ids
 from model.kernels.interface import Draw, Gate, InputBits, Spans
 from model.kernels.native_rowwise import NativeRowwise
 from model.kernels.tape import Call, NotRecordable, Tape
@@ -121,10 +119,10 @@ class NativeKernels(NativeRowwise):
         out = self._new(num_rows, num_outputs)
         self._library.tiedlm_linear(
             self._context,
-            _floats(x),
+            floats(x),
             weight.data_ptr(),
             MATRICES[weight.dtype],
-            None if bias is None else _floats(bias),
+            None if bias is None else floats(bias),
             out.data_ptr(),
             num_rows,
             width,
@@ -141,10 +139,10 @@ class NativeKernels(NativeRowwise):
         out = self._new(num_rows, num_outputs)
         self._library.tiedlm_quantised_linear(
             self._context,
-            _floats(x),
+            floats(x),
             _codes(weight),
             KIND_NUMBERS[weight.kind],
-            None if bias is None else _floats(bias),
+            None if bias is None else floats(bias),
             out.data_ptr(),
             num_rows,
             width,
@@ -162,7 +160,7 @@ class NativeKernels(NativeRowwise):
         self._library.tiedlm_quantised_lookup(
             _codes(table),
             KIND_NUMBERS[table.kind],
-            _ids(rows),
+            ids(rows),
             out.data_ptr(),
             len(rows),
             width,
@@ -187,9 +185,9 @@ class NativeKernels(NativeRowwise):
         assert slopes is None or slopes.shape == q.shape[1:2]
         self._library.tiedlm_attend(
             self._context,
-            _floats(q),
-            _floats(keys),
-            _floats(values),
+            floats(q),
+            floats(keys),
+            floats(values),
             out.data_ptr(),
             spans.rows.data_ptr(),
             len(spans.rows),
@@ -198,7 +196,7 @@ class NativeKernels(NativeRowwise):
             num_kv_heads,
             head_dim,
             page_size,
-            None if slopes is None else _floats(slopes),
+            None if slopes is None else floats(slopes),
             scoring.is_coarse,
             scoring.scale,
             scoring.window or 0,
@@ -209,13 +207,13 @@ class NativeKernels(NativeRowwise):
     def gate(self, kind: Gate, x: Tensor, up: Tensor | None) -> Tensor:
         """In place."""
         assert up is None or up.shape == x.shape
-        other = None if up is None else _floats(up)
-        self._library.tiedlm_gate(self._context, GATES[kind], _floats(x), other, x.numel())
+        other = None if up is None else floats(up)
+        self._library.tiedlm_gate(self._context, GATES[kind], floats(x), other, x.numel())
         return x
 
     def cap(self, limit: float, x: Tensor) -> Tensor:
         """In place."""
-        self._library.tiedlm_cap(self._context, limit, _floats(x), x.numel())
+        self._library.tiedlm_cap(self._context, limit, floats(x), x.numel())
         return x
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:
@@ -231,7 +229,7 @@ class NativeKernels(NativeRowwise):
         sums = torch.empty(len(logits), dtype=torch.float64)
         out = None if logprobs is None else logprobs.data_ptr()
         self._library.tiedlm_log_sum_exp(
-            self._context, _floats(logits), sums.data_ptr(), out, *logits.shape
+            self._context, floats(logits), sums.data_ptr(), out, *logits.shape
         )
         return sums
 
@@ -239,7 +237,7 @@ class NativeKernels(NativeRowwise):
         logits = logits.contiguous()
         out = torch.empty(len(logits), dtype=torch.float64)
         self._library.tiedlm_entropy(
-            self._context, _floats(logits), _sums(sums, logits), out.data_ptr(), *logits.shape
+            self._context, floats(logits), _sums(sums, logits), out.data_ptr(), *logits.shape
         )
         return out
 
@@ -253,10 +251,10 @@ class NativeKernels(NativeRowwise):
         assert 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size
         self._library.tiedlm_ranks(
             self._context,
-            _floats(logits),
+            floats(logits),
             _sums(sums, logits),
-            _ids(rows),
-            _ids(tokens),
+            ids(rows),
+            ids(tokens),
             out.data_ptr(),
             len(tokens),
             vocab_size,
@@ -269,7 +267,7 @@ class NativeKernels(NativeRowwise):
         out = torch.empty(num_rows, count, dtype=torch.int64)
         self._library.tiedlm_top(
             self._context,
-            _floats(logits),
+            floats(logits),
             _sums(sums, logits),
             out.data_ptr(),
             num_rows,
@@ -293,7 +291,7 @@ class NativeKernels(NativeRowwise):
         shown = torch.empty_like(logits) if has_processed else None
         self._library.tiedlm_choose(
             self._context,
-            _floats(logits),
+            floats(logits),
             _sums(sums, logits),
             numbers.data_ptr(),
             tokens.data_ptr(),

@@ -214,13 +214,13 @@ struct Attending {
 
     // Scores of one query to weights, in place, for `within` runs of 16. Where a larger score comes
     // up, what was summed before shrinks.
-    void weigh(int q, float* row, Range within, Range seen, int64_t base) {
+    void weigh(int q, float* scored, Range within, Range seen, int64_t base) {
         if (seen.first >= seen.last) return;
-        if (job.cap > 0 || job.slopes != nullptr) bend_row(q, row, within, base);
-        hide(row, within, seen);
+        if (job.cap > 0 || job.slopes != nullptr) bend_row(q, scored, within, base);
+        hide(scored, within, seen);
         Reg top = V::set(-__builtin_inff());
         for (int64_t i = within.first; i < within.last; ++i)
-            top = V::max(top, V::load(row + i * LANES));
+            top = V::max(top, V::load(scored + i * LANES));
         const float block = V::largest(top);
         Reg total = V::load(totals + q * LANES);
         if (block > largest[q]) {
@@ -232,34 +232,34 @@ struct Attending {
         }
         const Reg shift = V::set(largest[q]);
         for (int64_t i = within.first; i < within.last; ++i) {
-            const Reg weight = exp_negative<V>(V::sub(V::load(row + i * LANES), shift));
-            V::store(row + i * LANES, weight);
+            const Reg weight = exp_negative<V>(V::sub(V::load(scored + i * LANES), shift));
+            V::store(scored + i * LANES, weight);
             total = V::add(total, weight);
         }
         V::store(totals + q * LANES, total);
     }
 
-    void hide(float* row, Range within, Range seen) const {
+    void hide(float* scored, Range within, Range seen) const {
         const int64_t first = lane(seen.first), last = lane(seen.last - 1) + 1;
-        for (int64_t i = within.first * LANES; i < first; ++i) row[i] = -__builtin_inff();
-        for (int64_t i = last; i < within.last * LANES; ++i) row[i] = -__builtin_inff();
+        for (int64_t i = within.first * LANES; i < first; ++i) scored[i] = -__builtin_inff();
+        for (int64_t i = last; i < within.last * LANES; ++i) scored[i] = -__builtin_inff();
         if (page_size % LANES == 0) return;
         for (int64_t p = within.first / runs; p < within.last / runs; ++p)
             for (int64_t i = page_size; i < runs * LANES; ++i)
-                row[p * runs * LANES + i] = -__builtin_inff();
+                scored[p * runs * LANES + i] = -__builtin_inff();
     }
 
-    void bend_row(int q, float* row, Range within, int64_t base) const {
+    void bend_row(int q, float* scored, Range within, int64_t base) const {
         const int head = int(item.head) + q % item.num_heads;
         const float slope = job.slopes == nullptr ? 0.0f : job.slopes[head];
         const int64_t position = item.position + q / item.num_heads;
         for (int64_t i = within.first; i < within.last; ++i) {
             const int64_t key = base + i / runs * page_size + i % runs * LANES;
-            float* scores = row + i * LANES;
+            float* run = scored + i * LANES;
             for (int64_t j = 0; job.is_coarse && j < LANES; ++j)
-                scores[j] +=
+                run[j] +=
                     (coarse_bias(slope, key + j) - coarse_bias(slope, position)) * job.scale;
-            V::store(scores, bend<V>(V::load(scores), job.cap, job.is_coarse ? 0.0f : slope,
+            V::store(run, bend<V>(V::load(run), job.cap, job.is_coarse ? 0.0f : slope,
                                      position - key));
         }
     }
