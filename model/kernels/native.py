@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from model.attention import Scoring
 from model.kernels import native_rowwise
 from model.kernels.arguments import PerStep, Rows, floats, ids
 from model.kernels.interface import Draw, Gate, InputBits, Spans
+from model.kernels.native_replay import NativeReplay
 from model.kernels.native_rowwise import NativeRowwise
-from model.kernels.tape import Call, NotRecordable, Tape
 from weights.quant import KINDS, TILE, QuantTensor
 
 MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
@@ -70,7 +69,7 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-class NativeKernels(NativeRowwise):
+class NativeKernels(NativeReplay, NativeRowwise):
     signatures = ALL_SIGNATURES
 
     def __init__(self, threads: int, instruction_set: str = "") -> None:
@@ -83,33 +82,6 @@ class NativeKernels(NativeRowwise):
         self.name: str = library.tiedlm_name(context).decode()
         # Not at exit, when another thread may be inside; the process ends its threads anyway.
         weakref.finalize(self, library.tiedlm_close, context).atexit = False
-
-    @contextmanager
-    def write_on(self, tape: Tape) -> Iterator[None]:
-        """Meanwhile calls are noted, not made: what they are to write stays as it is."""
-        library = self._library
-        self._library, self._new = tape, tape.new
-        try:
-            yield
-        finally:
-            self._library, self._new = library, torch.empty
-
-    def played(self, name: str) -> int:
-        """-> Call.function for a function's name."""
-        function: int | None = self._library.tiedlm_played(name.encode())
-        if function is None:
-            raise NotRecordable(f"csrc/program.cpp does not list {name}")
-        return function
-
-    def play(
-        self,
-        calls: ctypes.Array[Call],
-        num_tokens: int,
-        arena: int,
-        bound: ctypes.Array[ctypes.c_int64],
-    ) -> None:
-        """arena: an address that every ARENA argument is told from; bound: the BOUND ones."""
-        self._library.tiedlm_play(self._context, calls, len(calls), num_tokens, arena, bound)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x.contiguous()
