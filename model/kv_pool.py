@@ -27,8 +27,9 @@ class KVPool:
         Zeros, not garbage: a masked key still multiplies its value by 0, and 0 * NaN is NaN.
         numpy's zeros are untouched memory, resident once written; torch's are written at once.
         """
-        shape = (config.num_layers, num_pages, page_size, config.num_kv_heads, config.head_dim)
-        self.keys, self.values = (torch.from_numpy(np.zeros(shape, np.float32)) for _ in range(2))
+        L, K, D = config.num_layers, config.num_kv_heads, config.head_dim
+        shapes = (L, num_pages, K, D, page_size), (L, num_pages, K, page_size, D)
+        self.keys, self.values = (torch.from_numpy(np.zeros(each, np.float32)) for each in shapes)
         self.num_pages, self.page_size = num_pages, page_size
         self._last_hidden: Tensor | None = None  # (P,C), as wide as the first that is kept
 
@@ -38,8 +39,8 @@ class KVPool:
 
     def copy(self, source: int, target: int, count: int) -> None:
         """The first `count` places of a page, in every layer."""
-        self.keys[:, target, :count] = self.keys[:, source, :count]
-        self.values[:, target, :count] = self.values[:, source, :count]
+        self.keys[:, target, ..., :count] = self.keys[:, source, ..., :count]
+        self.values[:, target, :, :count] = self.values[:, source, :, :count]
 
     def keep_hidden(self, pages: Tensor, hidden: Tensor) -> None:
         """pages (M,) that are full now, hidden (M,C) at their last tokens."""

@@ -82,15 +82,15 @@ class Kernels(Protocol):
         scoring: Scoring,
     ) -> Tensor:
         """
-        q (N,H,D), keys and values (P,page_size,K,D) -> (N,H,D). A token sees its row's keys up to
-        itself, `scoring.window` of them at most.
+        q (N,H,D), keys (P,K,D,page_size), values (P,K,page_size,D) -> (N,H,D). A token sees its
+        row's keys up to itself, `scoring.window` of them at most.
         """
         ...
 
     def write(self, keys: Tensor, values: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """
-        keys and values (P,page_size,K,D) at slots (N,) = page * page_size + offset become k and v
-        (N,K,D).
+        keys (P,K,D,page_size) and values (P,K,page_size,D) at slots (N,) = page * page_size +
+        offset become k and v (N,K,D).
         """
         ...
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -19,13 +18,11 @@ from torch import Tensor
 
 from model.attention import Scoring
 from model.kernels import native_distributions, native_rowwise
-from model.kernels.arguments import PerStep, Rows
-from model.kernels.arguments import floats as _floats
-from model.kernels.arguments import ids as _ids
+from model.kernels.arguments import PerStep, Rows, floats, ids
 from model.kernels.interface import Gate, InputBits, Spans
 from model.kernels.native_distributions import NativeDistributions
+from model.kernels.native_replay import NativeReplay
 from model.kernels.native_rowwise import NativeRowwise
-from model.kernels.tape import Call, NotRecordable, Tape
 from weights.quant import KINDS, TILE, QuantTensor
 
 MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
@@ -68,7 +65,7 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-class NativeKernels(NativeRowwise, NativeDistributions):
+class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions):
     signatures = ALL_SIGNATURES
 
     def __init__(self, threads: int, instruction_set: str = "") -> None:
@@ -82,33 +79,6 @@ class NativeKernels(NativeRowwise, NativeDistributions):
         # Not at exit, when another thread may be inside; the process ends its threads anyway.
         weakref.finalize(self, library.tiedlm_close, context).atexit = False
 
-    @contextmanager
-    def write_on(self, tape: Tape) -> Iterator[None]:
-        """Meanwhile calls are noted, not made: what they are to write stays as it is."""
-        library = self._library
-        self._library, self._new = tape, tape.new
-        try:
-            yield
-        finally:
-            self._library, self._new = library, torch.empty
-
-    def played(self, name: str) -> int:
-        """-> Call.function for a function's name."""
-        function: int | None = self._library.tiedlm_played(name.encode())
-        if function is None:
-            raise NotRecordable(f"csrc/program.cpp does not list {name}")
-        return function
-
-    def play(
-        self,
-        calls: ctypes.Array[Call],
-        num_tokens: int,
-        arena: int,
-        bound: ctypes.Array[ctypes.c_int64],
-    ) -> None:
-        """arena: an address that every ARENA argument is told from; bound: the BOUND ones."""
-        self._library.tiedlm_play(self._context, calls, len(calls), num_tokens, arena, bound)
-
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x.contiguous()
         (num_rows, width), num_outputs = x.shape, weight.shape[0]
@@ -117,10 +87,10 @@ class NativeKernels(NativeRowwise, NativeDistributions):
         out = self._new(num_rows, num_outputs)
         self._library.tiedlm_linear(
             self._context,
-            _floats(x),
+            floats(x),
             weight.data_ptr(),
             MATRICES[weight.dtype],
-            None if bias is None else _floats(bias),
+            None if bias is None else floats(bias),
             out.data_ptr(),
             num_rows,
             width,
@@ -137,10 +107,10 @@ class NativeKernels(NativeRowwise, NativeDistributions):
         out = self._new(num_rows, num_outputs)
         self._library.tiedlm_quantised_linear(
             self._context,
-            _floats(x),
+            floats(x),
             _codes(weight),
             KIND_NUMBERS[weight.kind],
-            None if bias is None else _floats(bias),
+            None if bias is None else floats(bias),
             out.data_ptr(),
             num_rows,
             width,
@@ -158,7 +128,7 @@ class NativeKernels(NativeRowwise, NativeDistributions):
         self._library.tiedlm_quantised_lookup(
             _codes(table),
             KIND_NUMBERS[table.kind],
-            _ids(rows),
+            ids(rows),
             out.data_ptr(),
             len(rows),
             width,
@@ -176,16 +146,16 @@ class NativeKernels(NativeRowwise, NativeDistributions):
     ) -> Tensor:
         q, slopes = q.contiguous(), scoring.slopes
         out = self._new(*q.shape)
-        _, page_size, num_kv_heads, head_dim = keys.shape
-        assert keys.shape == values.shape
+        num_kv_heads, page_size, head_dim = values.shape[1:]
+        assert keys.shape == (len(values), num_kv_heads, head_dim, page_size)
         assert q.shape[2] == head_dim
         assert q.shape[1] % num_kv_heads == 0
         assert slopes is None or slopes.shape == q.shape[1:2]
         self._library.tiedlm_attend(
             self._context,
-            _floats(q),
-            _floats(keys),
-            _floats(values),
+            floats(q),
+            floats(keys),
+            floats(values),
             out.data_ptr(),
             spans.rows.data_ptr(),
             len(spans.rows),
@@ -194,7 +164,7 @@ class NativeKernels(NativeRowwise, NativeDistributions):
             num_kv_heads,
             head_dim,
             page_size,
-            None if slopes is None else _floats(slopes),
+            None if slopes is None else floats(slopes),
             scoring.is_coarse,
             scoring.scale,
             scoring.window or 0,
@@ -205,13 +175,13 @@ class NativeKernels(NativeRowwise, NativeDistributions):
     def gate(self, kind: Gate, x: Tensor, up: Tensor | None) -> Tensor:
         """In place."""
         assert up is None or up.shape == x.shape
-        other = None if up is None else _floats(up)
-        self._library.tiedlm_gate(self._context, GATES[kind], _floats(x), other, x.numel())
+        other = None if up is None else floats(up)
+        self._library.tiedlm_gate(self._context, GATES[kind], floats(x), other, x.numel())
         return x
 
     def cap(self, limit: float, x: Tensor) -> Tensor:
         """In place."""
-        self._library.tiedlm_cap(self._context, limit, _floats(x), x.numel())
+        self._library.tiedlm_cap(self._context, limit, floats(x), x.numel())
         return x
 
 

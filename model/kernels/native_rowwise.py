@@ -22,7 +22,7 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "angles": (None, (_P, _P, _P, _F, _P, _P, Rows, _L)),
     "is_finite": (_I, (_P, _P, _L)),
     "columns": (None, (_P, _P, _P, Rows, _L, _L, _L, _L, _L)),
-    "write": (None, (_P, _P, _P, _P, _P, _P, Rows, _L)),
+    "write": (None, (_P, _P, _P, _P, _P, _P, Rows, _L, _L, _L)),
 }
 
 
@@ -35,9 +35,9 @@ class NativeRowwise:
 
     def write(self, keys: Tensor, values: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
         k, v = k.contiguous(), v.contiguous()
-        num_tokens, width = len(slots), k[0].numel()
-        assert k.shape == v.shape == (num_tokens, *keys.shape[2:])
-        assert keys.shape == values.shape
+        num_kv_heads, page_size, head_dim = values.shape[1:]
+        assert k.shape == v.shape == (len(slots), num_kv_heads, head_dim)
+        assert keys.shape == (len(values), num_kv_heads, head_dim, page_size)
         self._library.tiedlm_write(
             self._context,
             floats(k),
@@ -45,8 +45,10 @@ class NativeRowwise:
             ids(slots),
             floats(keys),
             floats(values),
-            num_tokens,
-            width,
+            len(slots),
+            num_kv_heads,
+            head_dim,
+            page_size,
         )
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, onto: Tensor | None = None) -> Tensor:

@@ -62,21 +62,23 @@ class TorchKernels:
         scoring: Scoring,
     ) -> Tensor:
         out = torch.empty_like(q)
-        page_size, window = keys.shape[1], scoring.window
+        page_size, window = values.shape[2], scoring.window
         attended = attend_fused if scoring.is_plain else attend
         for first, position, count, offset in spans.rows.tolist():
             begin = 0 if window is None else max(0, position + 1 - window) // page_size
             end = -(-(position + count) // page_size)
             pages = spans.pages[offset + begin : offset + end]
             positions = position - begin * page_size + torch.arange(count)[None]
-            k, v = (cached[pages].flatten(0, 1)[None] for cached in (keys, values))
+            k = keys[pages].permute(0, 3, 1, 2).flatten(0, 1)[None]
+            v = values[pages].transpose(1, 2).flatten(0, 1)[None]
             tokens = slice(first, first + count)
             out[tokens] = attended(q[None, tokens], k, v, positions, scoring)[0]
         return out
 
     def write(self, keys: Tensor, values: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        keys.flatten(0, 1).index_copy_(0, slots, k)
-        values.flatten(0, 1).index_copy_(0, slots, v)
+        pages, offsets = slots // values.shape[2], slots % values.shape[2]
+        keys[pages, :, :, offsets] = k
+        values[pages, :, offsets] = v
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, onto: Tensor | None = None) -> Tensor:
         return _sum(F.rms_norm(x, weight.shape, weight, eps), onto)

@@ -18,6 +18,8 @@ SHAPES = [  # query heads, key-value heads, head width, page size
     (5, 5, 24, 4),
     (14, 2, 80, 33),
     (2, 1, 7, 5),
+    (50, 1, 8, 16),
+    (4, 2, 16, 32),
 ]
 WINDOWS = [None, 1, 3, 16, 40]
 
@@ -39,12 +41,16 @@ class Sequences:
         counts = [-(-len(k) // self.page_size) for k in self.k]
         free = random.Random(seed).sample(range(2 * sum(counts)), sum(counts))
         self.pages = [[free.pop() for _ in range(count)] for count in counts]
-        shape = (2 * sum(counts), self.page_size, *self.k[0].shape[1:])
-        self.keys, self.values = torch.full(shape, fill), torch.full(shape, fill)
+        (num_heads, width), num_pages = self.k[0].shape[1:], 2 * sum(counts)
+        self.keys = torch.full((num_pages, num_heads, width, self.page_size), fill)
+        self.values = torch.full((num_pages, num_heads, self.page_size, width), fill)
         for k, v, pages in zip(self.k, self.v, self.pages, strict=True):
             for position in range(len(k)):
-                at = pages[position // self.page_size], position % self.page_size
-                self.keys[at], self.values[at] = k[position], v[position]
+                page, offset = pages[position // self.page_size], position % self.page_size
+                self.keys[page, ..., offset], self.values[page, :, offset] = (
+                    k[position],
+                    v[position],
+                )
 
     def batch(self, chunks):
         """chunks: (sequence, start, end) -> q, spans"""

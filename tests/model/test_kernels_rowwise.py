@@ -175,10 +175,10 @@ def test_the_worked_example_of_columns(kernels):
 
 @pytest.mark.parametrize("num_tokens", [1, 3, 120])
 def test_writing_touches_its_slots_and_no_other(kernels, num_tokens):
-    shape = (40, 5, 3, 7)
+    shapes = ((40, 3, 7, 5), (40, 3, 5, 7)) * 2
     slots = torch.randperm(200)[:num_tokens]
     k, v = torch.randn(num_tokens, 3, 7), torch.randn(num_tokens, 3, 7)
-    caches = [torch.full(shape, 9.0) for _ in range(4)]
+    caches = [torch.full(shape, 9.0) for shape in shapes]
     kernels.write(*caches[:2], slots, k, v)
     TORCH.write(*caches[2:], slots, k, v)
     assert torch.equal(caches[0], caches[2])

@@ -40,11 +40,10 @@ const Kernels* const ALL[] = {
     &portable};
 
 // Items of `attend`, in the order of the tokens. rows (B,4): see tiedlm_attend.
-std::vector<Item> cut(const Attention& job, const int64_t* rows, int64_t num_rows,
-                      int max_queries) {
+std::vector<Item> cut(const Attention& job, const int64_t* rows, int64_t num_rows) {
     const int64_t group = job.num_heads / job.num_kv_heads;
-    const int64_t heads = std::min<int64_t>(group, max_queries);
-    const int64_t tokens = std::max<int64_t>(1, max_queries / group);
+    const int64_t heads = std::min<int64_t>(group, MAX_QUERIES);
+    const int64_t tokens = std::max<int64_t>(1, MAX_QUERIES / group);
     std::vector<Item> items;
     for (const int64_t* row = rows; row < rows + 4 * num_rows; row += 4)
         for (int64_t t = 0; t < row[2]; t += tokens)
@@ -112,7 +111,7 @@ void tiedlm_attend(void* handle, const float* q, const float* keys, const float*
     const Attention job{q,         keys,         values,   out,       pages,
                         num_heads, num_kv_heads, head_dim, page_size, slopes,
                         is_coarse != 0, scale,   window,   cap};
-    const std::vector<Item> items = cut(job, rows, num_rows, kernels.rows);
+    const std::vector<Item> items = cut(job, rows, num_rows);
     run(context, int64_t(items.size()), operations(job, items), [&](int64_t i) {
         static thread_local std::vector<float> scratch;
         scratch.resize(std::max(scratch.size(), size_t(attention_scratch(job))));

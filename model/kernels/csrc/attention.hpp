@@ -1,8 +1,12 @@
-// Attention of a few queries over the pages of their sequence.
+// Attention of some queries over the pages of their sequence.
 //
-// Each (token, head) by itself does exactly this: pages in ascending order, in each page the keys
-// it may see; softmax is online (Milakov & Gimelshein 2018) and its block is the page, so blocks
-// follow from positions alone. Queries of an item only share the reading of keys and values.
+// Each (token, head) by itself does exactly this: blocks of PAGES pages in ascending order, in each
+// block the keys it may see; softmax is online (Milakov & Gimelshein 2018) and its block is that
+// block, so blocks follow from positions alone. Queries of an item only share the reading of keys
+// and values: every score is a sum over ascending d, CHAIN at a time, every output one over ascending keys.
+//
+// A page holds its keys as (D,page_size), so that 16 keys are the lanes of a register and their
+// scores need no sum across lanes.
 #pragma once
 #include "elementwise.hpp"
 #include "jobs.hpp"
@@ -10,26 +14,19 @@
 
 namespace tiedlm {
 
-constexpr int WIDE = 4;  // registers of a head's width that advance together
-
-struct Softmax {
-    float largest = -__builtin_inff();
-    float total = 0.0f;
-};
+constexpr int PAGES = 4;   // a block
+constexpr int CHAIN = 32;  // products that follow one another in a sum: longer ones round worse
 
 constexpr float COUNT[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-// Scores (size,) of keys that begin `distance` before their query: capped, if `cap` is not 0, then
-// lessened by `slope` times their distance.
+// 16 scores of keys whose distances from their query are `distance` and less: capped, if `cap` is
+// not 0, then lessened by `slope` times their distance.
 template <class V>
-inline void bend(float* scores, int64_t size, float cap, float slope, int64_t distance) {
-    const typename V::Reg limit = V::set(cap), fall = V::set(-slope);
-    for (int64_t j = 0; j < size; j += LANES) {
-        typename V::Reg score = V::load(scores + j);
-        if (cap > 0) score = V::mul(limit, tanh_of<V>(V::div(score, limit)));
-        const typename V::Reg far = V::sub(V::set(float(distance - j)), V::load(COUNT));
-        V::store(scores + j, V::fma(fall, far, score));
-    }
+inline typename V::Reg bend(typename V::Reg score, float cap, float slope, int64_t distance) {
+    const typename V::Reg limit = V::set(cap);
+    if (cap > 0) score = V::mul(limit, tanh_of<V>(V::div(score, limit)));
+    const typename V::Reg far = V::sub(V::set(float(distance)), V::load(COUNT));
+    return V::fma(V::set(-slope), far, score);
 }
 
 inline float to_bfloat16(float x) {  // ties to even; x is finite
@@ -46,67 +43,74 @@ inline float coarse_bias(float slope, int64_t position) {
     return to_bfloat16(to_bfloat16(slope) * to_bfloat16(float(position)));
 }
 
-// One page's scores (size,) to weights, in place; -> by what earlier pages' sums shrink.
-// Scores of keys that may not be seen are -inf, also from `size` up to a multiple of 16.
-template <class V>
-inline float weigh(float* scores, int64_t size, float scale, Softmax& state) {
-    typename V::Reg top = V::set(-__builtin_inff());
-    for (int64_t j = 0; j < size; j += LANES) {
-        const typename V::Reg scaled = V::mul(V::load(scores + j), V::set(scale));
-        V::store(scores + j, scaled);
-        top = V::max(top, scaled);
+// R queries (R,D) times N runs of 16 keys, each (D,16) with rows `keys_stride` apart, of which the
+// first `lanes` exist -> scores[r * scores_stride + 16 * n ..]
+template <class V, int R, int N, bool WHOLE>
+inline void score_tile(const float* queries, int64_t width, int64_t D, const float* const* keys,
+                       int64_t keys_stride, int lanes, float* scores, int64_t scores_stride) {
+    typename V::Reg sum[R][N], key[N];
+    for (int64_t first = 0; first < D; first += CHAIN) {
+        TIEDLM_UNROLL for (int r = 0; r < R; ++r)
+            TIEDLM_UNROLL for (int n = 0; n < N; ++n) sum[r][n] = V::zero();
+        const int64_t last = first + CHAIN < D ? first + CHAIN : D;
+        for (int64_t d = first; d < last; ++d) {
+            TIEDLM_UNROLL for (int n = 0; n < N; ++n) {
+                const float* at = keys[n] + d * keys_stride;
+                key[n] = WHOLE ? V::load(at) : V::load(at, lanes);
+            }
+            TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
+                const typename V::Reg query = V::set(queries[r * width + d]);
+                TIEDLM_UNROLL for (int n = 0; n < N; ++n)
+                    sum[r][n] = V::fma(query, key[n], sum[r][n]);
+            }
+        }
+        TIEDLM_UNROLL for (int r = 0; r < R; ++r)
+            TIEDLM_UNROLL for (int n = 0; n < N; ++n) {
+                float* out = scores + r * scores_stride + n * LANES;
+                V::store(out, first == 0 ? sum[r][n] : V::add(V::load(out), sum[r][n]));
+            }
     }
-    const float page = V::largest(top);
-    const float largest = page > state.largest ? page : state.largest;
-    typename V::Reg sum = V::zero();
-    for (int64_t j = 0; j < size; j += LANES) {
-        const typename V::Reg w = exp_negative<V>(V::sub(V::load(scores + j), V::set(largest)));
-        V::store(scores + j, w);
-        sum = V::add(sum, w);
-    }
-    float shrink[LANES];
-    V::store(shrink, exp_negative<V>(V::set(state.largest - largest)));
-    state.total = state.total * shrink[0] + V::sum(sum);
-    state.largest = largest;
-    return shrink[0];
 }
 
-// sums (R,width) = sums * shrink + weights (R,last) @ values (last,width), for keys first..last
+// sums (R,16*D) += weights (R,keys) @ values (keys,16*D); of the last run of 16 `rest` exist
 template <class V, int R, int D>
-inline void add_values(float* sums, int64_t sums_stride, const float* weights,
-                       int64_t weights_stride, const float* values, int64_t values_stride,
-                       Range keys, const float* shrink, int width) {
+inline void add_tile(float* sums, int64_t width, const float* weights, int64_t weights_stride,
+                     const float* values, int64_t values_stride, int64_t count, int rest) {
     typename V::Reg sum[R][D], value[D];
-    for (int r = 0; r < R; ++r)
-        for (int d = 0; d < D; ++d)
-            sum[r][d] = V::mul(V::load(sums + r * sums_stride + d * LANES), V::set(shrink[r]));
-    for (int64_t j = keys.first; j < keys.last; ++j) {
-        for (int d = 0; d < D; ++d) {
+    TIEDLM_UNROLL for (int r = 0; r < R; ++r)
+        TIEDLM_UNROLL for (int d = 0; d < D; ++d)
+            sum[r][d] = V::load(sums + r * width + d * LANES);
+    for (int64_t j = 0; j < count; ++j) {
+        TIEDLM_UNROLL for (int d = 0; d < D; ++d) {
             const float* at = values + j * values_stride + d * LANES;
-            value[d] = D == 1 && width < LANES ? V::load(at, width) : V::load(at);
+            value[d] = D == 1 && rest < LANES ? V::load(at, rest) : V::load(at);
         }
-        for (int r = 0; r < R; ++r) {
+        TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
             const typename V::Reg weight = V::set(weights[r * weights_stride + j]);
-            for (int d = 0; d < D; ++d) sum[r][d] = V::fma(weight, value[d], sum[r][d]);
+            TIEDLM_UNROLL for (int d = 0; d < D; ++d)
+                sum[r][d] = V::fma(weight, value[d], sum[r][d]);
         }
     }
-    for (int r = 0; r < R; ++r)
-        for (int d = 0; d < D; ++d) V::store(sums + r * sums_stride + d * LANES, sum[r][d]);
+    TIEDLM_UNROLL for (int r = 0; r < R; ++r)
+        TIEDLM_UNROLL for (int d = 0; d < D; ++d)
+            V::store(sums + r * width + d * LANES, sum[r][d]);
 }
 
-template <class V, int R>
+template <class V>
 struct Attending {
+    using Reg = typename V::Reg;
+
     const Attention& job;
     const Item& item;
     const int64_t D = job.head_dim, width = round_up(D, LANES);
-    const int64_t scores_stride = round_up(job.page_size, LANES);
-    const int64_t keys_stride = job.num_kv_heads * D;
-    float *queries, *sums, *scores;
-    Softmax state[R];
+    const int64_t page_size = job.page_size, runs = round_up(page_size, LANES) / LANES;  // a page
+    const int64_t row = PAGES * runs * LANES;  // of a block's scores
+    const int count = item.num_tokens * item.num_heads;
+    float *queries, *sums, *totals, *largest, *scores;
 
     Attending(const Attention& job, const Item& item, float* scratch)
-        : job(job), item(item), queries(scratch), sums(queries + R * width),
-          scores(sums + R * width) {}
+        : job(job), item(item), queries(scratch), sums(queries + count * width),
+          totals(sums + count * width), largest(totals + count * LANES), scores(largest + count) {}
 
     int64_t place(int r) const {  // of query r in q and out
         return ((item.token + r / item.num_heads) * job.num_heads + item.head +
@@ -116,89 +120,177 @@ struct Attending {
         const int64_t last = item.position + r / item.num_heads + 1;
         return {job.window > 0 && last > job.window ? last - job.window : 0, last};
     }
-    // ... in the page that begins at `base`, relative to it; empty where first >= last
+    // ... in the block that begins at `base`, relative to it; empty where first >= last
     Range visible(int r, int64_t base) const {
         const Range all = visible(r);
-        return {all.first > base ? all.first - base : 0,
-                all.last - base < job.page_size ? all.last - base : job.page_size};
+        const int64_t first = all.first > base ? all.first - base : 0;
+        return {first, all.last - base < PAGES * page_size ? all.last - base : PAGES * page_size};
+    }
+    const float* page(const float* cache, int64_t index) const {
+        const int64_t kv_head = item.head / (job.num_heads / job.num_kv_heads);
+        return cache + (job.pages[item.pages + index] * job.num_kv_heads + kv_head) * D * page_size;
+    }
+    // The place of a block's key in a row of scores: runs of 16 do not go beyond their page.
+    int64_t lane(int64_t key) const {
+        return key / page_size * runs * LANES + key % page_size;
     }
 
     void run() {
-        for (int r = 0; r < R; ++r) {
-            for (int64_t d = 0; d < D; ++d) queries[r * width + d] = job.q[place(r) + d];
-            for (int64_t d = 0; d < width; ++d) sums[r * width + d] = 0.0f;
-        }
-        const int64_t end = visible(R - 1).last;
-        for (int64_t page = visible(0).first / job.page_size; page * job.page_size < end; ++page)
-            look(page);
-        for (int r = 0; r < R; ++r)
+        for (int r = 0; r < count; ++r) {
+            largest[r] = -__builtin_inff();
             for (int64_t d = 0; d < D; ++d)
-                job.out[place(r) + d] = sums[r * width + d] / state[r].total;
-    }
-
-    void look(int64_t page) {
-        const int64_t base = page * job.page_size;
-        const int64_t kv_head = item.head / (job.num_heads / job.num_kv_heads);
-        const int64_t slot = job.pages[item.pages + page] * job.page_size;
-        const int64_t at = (slot * job.num_kv_heads + kv_head) * D;
-        const Range first = visible(0, base), last = visible(R - 1, base);
-        const Range any = {first.first < last.first ? first.first : last.first, last.last};
-        dot_rows<V, float, R>(queries, width, job.keys + at + any.first * keys_stride, keys_stride,
-                              D, any.last - any.first, scores + any.first, scores_stride);
-        float shrink[R];
-        if (job.cap > 0 || job.slopes != nullptr)
-            for (int r = 0; r < R; ++r) bend_row(r, base);
-        for (int r = 0; r < R; ++r) shrink[r] = hide_and_weigh(r, visible(r, base));
-        if (first.first == last.first && first.last == last.last) {
-            add<R>(0, job.values + at, first, shrink);
-            return;
+                queries[r * width + d] = job.q[place(r) + d] * job.scale;
+            for (int64_t d = 0; d < width; ++d) sums[r * width + d] = 0.0f;
+            V::store(totals + r * LANES, V::zero());
         }
-        for (int r = 0; r < R; ++r) add<1>(r, job.values + at, visible(r, base), shrink + r);
+        const int64_t block = PAGES * page_size, end = visible(count - 1).last;
+        for (int64_t base = visible(0).first / block * block; base < end; base += block)
+            for (int r = 0; r < count; r += V::ROWS)
+                look_any<V::ROWS>(r, count - r < V::ROWS ? count - r : V::ROWS, base);
+        for (int r = 0; r < count; ++r) {
+            const float total = V::sum(V::load(totals + r * LANES));
+            for (int64_t d = 0; d < D; ++d) job.out[place(r) + d] = sums[r * width + d] / total;
+        }
     }
 
-    // Leaves -inf out: what may not be seen is hidden afterwards.
-    void bend_row(int r, int64_t base) {
-        float* row = scores + r * scores_stride;
-        const float slope =
-            job.slopes == nullptr ? 0.0f : job.slopes[item.head + r % item.num_heads];
-        const int64_t position = item.position + r / item.num_heads;
-        for (int64_t j = 0; job.is_coarse && j < scores_stride; ++j)
-            row[j] += coarse_bias(slope, base + j) - coarse_bias(slope, position);
-        for (int64_t j = 0; j < scores_stride; ++j) row[j] *= job.scale;
-        bend<V>(row, scores_stride, job.cap, job.is_coarse ? 0.0f : slope, position - base);
+    template <int R>
+    void look_any(int first, int num, int64_t base) {
+        if constexpr (R > 1) {
+            if (num < R) return look_any<R - 1>(first, num, base);
+        }
+        look<R>(first, base);
     }
 
-    float hide_and_weigh(int r, Range keys) {
-        if (keys.first >= keys.last) return 1.0f;
-        float* row = scores + r * scores_stride;
-        for (int64_t j = 0; j < keys.first; ++j) row[j] = -__builtin_inff();
-        for (int64_t j = keys.last; j < scores_stride; ++j) row[j] = -__builtin_inff();
-        const bool is_scaled = job.cap > 0 || job.slopes != nullptr;
-        return weigh<V>(row, job.page_size, is_scaled ? 1.0f : job.scale, state[r]);
+    // Queries q .. q + R - 1 at the block that begins at `base`
+    template <int R>
+    void look(int q, int64_t base) {
+        const Range first = visible(q, base), last = visible(q + R - 1, base);
+        const Range any = {first.first, last.last};
+        if (any.first >= any.last) return;
+        const int64_t pages_first = any.first / page_size;
+        const int64_t pages_last = (any.last + page_size - 1) / page_size;
+        score<R>(q, base / page_size, pages_first, pages_last);
+        for (int r = 0; r < R; ++r) {
+            const Range runs_of = {pages_first * runs, pages_last * runs};
+            weigh(q + r, scores + r * row, runs_of, visible(q + r, base), base);
+        }
+        // Each query adds its own keys, in order. What all may see they add together.
+        const int64_t from = last.first > any.first ? last.first : any.first;
+        const Range all = {from, first.last > from ? first.last : from};
+        for (int r = 0; r < R; ++r) {
+            const Range own = visible(q + r, base);
+            add<1>(q + r, r, base, {own.first, own.last < all.first ? own.last : all.first});
+        }
+        add<R>(q, 0, base, all);
+        for (int r = 0; r < R; ++r) {
+            const Range own = visible(q + r, base);
+            add<1>(q + r, r, base, {own.first > all.last ? own.first : all.last, own.last});
+        }
     }
 
-    template <int Q>
-    void add(int r, const float* values, Range keys, const float* shrink) {
-        if (keys.first >= keys.last) return;
-        const float* weights = scores + r * scores_stride;
+    template <int R>
+    void score(int q, int64_t page_of_block, int64_t first, int64_t last) {
+        const float* keys[PAGES];
+        int64_t p = first;
+        if (page_size == LANES)
+            for (; p + V::OUTPUTS <= last; p += V::OUTPUTS) {
+                for (int i = 0; i < V::OUTPUTS; ++i) keys[i] = page(job.keys, page_of_block + p + i);
+                score_tile<V, R, V::OUTPUTS, true>(queries + q * width, width, D, keys, page_size,
+                                                   LANES, scores + p * LANES, row);
+            }
+        for (; p < last; ++p)
+            for (int64_t i = 0; i < runs; ++i) {
+                const int64_t left = page_size - i * LANES;
+                keys[0] = page(job.keys, page_of_block + p) + i * LANES;
+                float* out = scores + (p * runs + i) * LANES;
+                if (left >= LANES)
+                    score_tile<V, R, 1, true>(queries + q * width, width, D, keys, page_size, LANES,
+                                              out, row);
+                else
+                    score_tile<V, R, 1, false>(queries + q * width, width, D, keys, page_size,
+                                               int(left), out, row);
+            }
+    }
+
+    // Scores of one query to weights, in place, for `within` runs of 16. Where a larger score comes
+    // up, what was summed before shrinks.
+    void weigh(int q, float* scored, Range within, Range seen, int64_t base) {
+        if (seen.first >= seen.last) return;
+        if (job.cap > 0 || job.slopes != nullptr) bend_row(q, scored, within, base);
+        hide(scored, within, seen);
+        Reg top = V::set(-__builtin_inff());
+        for (int64_t i = within.first; i < within.last; ++i)
+            top = V::max(top, V::load(scored + i * LANES));
+        const float block = V::largest(top);
+        Reg total = V::load(totals + q * LANES);
+        if (block > largest[q]) {
+            const Reg shrink = exp_negative<V>(V::set(largest[q] - block));
+            total = V::mul(total, shrink);
+            for (int64_t d = 0; d < width; d += LANES)
+                V::store(sums + q * width + d, V::mul(V::load(sums + q * width + d), shrink));
+            largest[q] = block;
+        }
+        const Reg shift = V::set(largest[q]);
+        for (int64_t i = within.first; i < within.last; ++i) {
+            const Reg weight = exp_negative<V>(V::sub(V::load(scored + i * LANES), shift));
+            V::store(scored + i * LANES, weight);
+            total = V::add(total, weight);
+        }
+        V::store(totals + q * LANES, total);
+    }
+
+    void hide(float* scored, Range within, Range seen) const {
+        const int64_t first = lane(seen.first), last = lane(seen.last - 1) + 1;
+        for (int64_t i = within.first * LANES; i < first; ++i) scored[i] = -__builtin_inff();
+        for (int64_t i = last; i < within.last * LANES; ++i) scored[i] = -__builtin_inff();
+        if (page_size % LANES == 0) return;
+        for (int64_t p = within.first / runs; p < within.last / runs; ++p)
+            for (int64_t i = page_size; i < runs * LANES; ++i)
+                scored[p * runs * LANES + i] = -__builtin_inff();
+    }
+
+    void bend_row(int q, float* scored, Range within, int64_t base) const {
+        const int head = int(item.head) + q % item.num_heads;
+        const float slope = job.slopes == nullptr ? 0.0f : job.slopes[head];
+        const int64_t position = item.position + q / item.num_heads;
+        for (int64_t i = within.first; i < within.last; ++i) {
+            const int64_t key = base + i / runs * page_size + i % runs * LANES;
+            float* run = scored + i * LANES;
+            for (int64_t j = 0; job.is_coarse && j < LANES; ++j)
+                run[j] +=
+                    (coarse_bias(slope, key + j) - coarse_bias(slope, position)) * job.scale;
+            V::store(run, bend<V>(V::load(run), job.cap, job.is_coarse ? 0.0f : slope,
+                                     position - key));
+        }
+    }
+
+    // Keys `keys` of the block to the sums of queries q .. q + R - 1, whose scores begin at row r.
+    template <int R>
+    void add(int q, int r, int64_t base, Range keys) {
+        for (int64_t j = keys.first; j < keys.last;) {
+            const int64_t p = j / page_size, end = (p + 1) * page_size;
+            const int64_t next = end < keys.last ? end : keys.last;
+            const float* values = page(job.values, base / page_size + p) + j % page_size * D;
+            add_values<R>(q, scores + r * row + lane(j), values, next - j);
+            j = next;
+        }
+    }
+
+    template <int R>
+    void add_values(int q, const float* weights, const float* values, int64_t num_keys) {
+        float* to = sums + q * width;
         int64_t d = 0;
-        for (; d + WIDE * LANES <= D; d += WIDE * LANES)
-            add_values<V, Q, WIDE>(sums + r * width + d, width, weights, scores_stride, values + d,
-                                   keys_stride, keys, shrink, LANES);
-        for (; d < D; d += LANES) {
-            const int rest = D - d < LANES ? int(D - d) : LANES;
-            add_values<V, Q, 1>(sums + r * width + d, width, weights, scores_stride, values + d,
-                                keys_stride, keys, shrink, rest);
-        }
+        for (; d + V::OUTPUTS * LANES <= D; d += V::OUTPUTS * LANES)
+            add_tile<V, R, V::OUTPUTS>(to + d, width, weights, row, values + d, D, num_keys, LANES);
+        for (; d < D; d += LANES)
+            add_tile<V, R, 1>(to + d, width, weights, row, values + d, D, num_keys,
+                              D - d < LANES ? int(D - d) : LANES);
     }
 };
 
-template <class V, int R = V::ROWS>
+template <class V>
 void attend(const Attention& job, const Item& item, float* scratch) {
-    if constexpr (R > 1) {
-        if (item.num_tokens * item.num_heads < R) return attend<V, R - 1>(job, item, scratch);
-    }
-    Attending<V, R>(job, item, scratch).run();
+    Attending<V>(job, item, scratch).run();
 }
 
 }  // namespace tiedlm

@@ -26,5 +26,6 @@ void tiedlm_rotate(void* handle, int pairs, const float* cosines, const float* s
 void tiedlm_columns(void* handle, const float* x, float* out, int64_t num_rows, int64_t stride,
                     int64_t first, int64_t width, int64_t step, int64_t count);
 void tiedlm_write(void* handle, const float* k, const float* v, const int64_t* slots, float* keys,
-                  float* values, int64_t num_tokens, int64_t width);
+                  float* values, int64_t num_tokens, int64_t num_kv_heads, int64_t head_dim,
+                  int64_t page_size);
 }

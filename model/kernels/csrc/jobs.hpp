@@ -9,7 +9,7 @@
 namespace tiedlm {
 
 constexpr int LANES = 16;      // every sum runs in 16 interleaved lanes, whatever the registers
-constexpr int MAX_QUERIES = 6;  // of one attention item: the most rows of any register tile
+constexpr int MAX_QUERIES = 48;  // of one attention item: they share the reading of a block
 
 enum class Matrix : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
 enum class Gate : int32_t { SILU = 0, GELU_TANH = 1, GELU = 2, RELU = 3 };
@@ -27,7 +27,8 @@ struct Range {
     int64_t first, last;  // [first, last)
 };
 
-// q and out (N,H,D), keys and values (P,page_size,K,D). Pages are those of all rows, in turn.
+// q and out (N,H,D), keys (P,K,D,page_size), values (P,K,page_size,D). Pages are those of all rows,
+// in turn.
 struct Attention {
     const float *q, *keys, *values;
     float* out;
@@ -40,7 +41,8 @@ struct Attention {
     float cap;       // no score leaves (-cap, cap); 0: no cap
 };
 
-// Up to Kernels::rows queries that share one key-value head: some heads of consecutive tokens.
+// Up to MAX_QUERIES queries that share one key-value head: its heads of consecutive tokens, or some
+// of its heads.
 struct Item {
     int64_t token;     // the first, of N
     int64_t position;  // its place in its sequence
@@ -109,7 +111,7 @@ struct Rowwise {
 
 struct Kernels {
     const char* name;
-    int rows, outputs;  // of the register tile; an attention item has at most `rows` queries
+    int rows, outputs;  // of the register tile
     void (*linear)(Matrix, const Linear&, Range rows, Range outputs);
     // scratch: attention_scratch() floats
     void (*attend)(const Attention&, const Item&, float* scratch);
@@ -134,7 +136,8 @@ static inline float logprob(LogSum sum, float x) { return (x - sum.high) - sum.l
 
 static inline int64_t attention_scratch(const Attention& a) {
     const int64_t width = round_up(a.head_dim, LANES);
-    return MAX_QUERIES * (2 * width + round_up(a.page_size, LANES));
+    const int64_t scores = 4 * round_up(a.page_size, LANES);  // of a query in a block
+    return MAX_QUERIES * (2 * width + LANES + 1 + scores);
 }
 
 }  // namespace tiedlm

@@ -80,14 +80,21 @@ void tiedlm_columns(void* handle, const float* x, float* out, int64_t num_rows, 
     });
 }
 
-// k and v (N,width) -> rows slots[n] of keys and values
+// k and v (N,K,D) to slots[n] = page * page_size + offset of keys (P,K,D,page_size) and values
+// (P,K,page_size,D)
 void tiedlm_write(void* handle, const float* k, const float* v, const int64_t* slots, float* keys,
-                  float* values, int64_t num_tokens, int64_t width) {
-    run_rows(handle, num_tokens, width, 4, [&](Range tokens) {
-        for (int64_t n = tokens.first; n < tokens.last; ++n) {
-            std::memcpy(keys + slots[n] * width, k + n * width, size_t(width) * sizeof(float));
-            std::memcpy(values + slots[n] * width, v + n * width, size_t(width) * sizeof(float));
-        }
+                  float* values, int64_t num_tokens, int64_t num_kv_heads, int64_t head_dim,
+                  int64_t page_size) {
+    const int64_t D = head_dim;
+    run_rows(handle, num_tokens, num_kv_heads * D, 4, [&](Range tokens) {
+        for (int64_t n = tokens.first; n < tokens.last; ++n)
+            for (int64_t h = 0; h < num_kv_heads; ++h) {
+                const int64_t from = (n * num_kv_heads + h) * D, offset = slots[n] % page_size;
+                const int64_t page = (slots[n] / page_size * num_kv_heads + h) * D * page_size;
+                for (int64_t d = 0; d < D; ++d)
+                    keys[page + d * page_size + offset] = k[from + d];
+                std::memcpy(values + page + offset * D, v + from, size_t(D) * sizeof(float));
+            }
     });
 }
 
