@@ -10,7 +10,7 @@ from weights.quant import KINDS, Kind
 Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
 # "table": the tied matrix, whose rounding reaches the input and every logit at once.
 Role = Literal["table", "linear"]
-MOST_BITS = 5  # of stored codes that int4 leaves alone
+MOST_BITS = 6  # of stored codes that int4 leaves alone
 
 
 def kind_for(precision: Precision, role: Role, stored: Kind | None) -> Kind | None:
