@@ -164,13 +164,13 @@ def missed(measured: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 
 def table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     lines = [
-        "| model | tokens | precision | mean KL, nat | largest | top-1 agreement | perplexity | weights |",
+        "| model | tokens | precision | mean KL, nat | largest | top-1 | perplexity | weights |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for name, measured in results.items():
         lines += [
-            f"| {name} | {q['tokens']:,} | {precision} | {q['kl']:.5f} | {q['largest_kl']:.3f} | {q['top1']:.2%} |"
-            f" {q['perplexity']:.3f} | {q['bytes'] / 1e6:.0f} MB |"
+            f"| {name} | {q['tokens']:,} | {precision} | {q['kl']:.5f} | {q['largest_kl']:.3f} |"
+            f" {q['top1']:.2%} | {q['perplexity']:.3f} | {q['bytes'] / 1e6:.0f} MB |"
             for precision, q in measured.items()
         ]
     return "\n".join(lines)
