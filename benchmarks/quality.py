@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.text import SHARES, texts
+from model.kv_pool import PAGE_SIZE
 from model.paged import PagedMemory, plan
 from model.precision import Precision
 from model.runner import Runner, build_runner
@@ -66,17 +67,18 @@ class Quality:
             "largest_kl": self.largest,
             "top1": self.agreed / self.count,
             "perplexity": math.exp(self.surprisal / self.count),
+            "tokens": self.count,
         }
 
 
-def windows(checkpoint: Checkpoint, num_tokens: int) -> list[list[int]]:
-    """Of WINDOW + 1 tokens: each but the last is predicted from, each but the first predicted."""
+def windows(checkpoint: Checkpoint, num_tokens: int, width: int = WINDOW) -> list[list[int]]:
+    """Of width + 1 tokens: each but the last is predicted from, each but the first predicted."""
     found = []
     for name, text in texts().items():
         ids = checkpoint.tokenizer.encode(text, add_special_tokens=False).ids
-        for start in range(0, round(num_tokens * SHARES[name]), WINDOW):
-            window = ids[start : start + WINDOW + 1]
-            assert len(window) == WINDOW + 1
+        for start in range(0, round(num_tokens * SHARES[name]), width):
+            window = ids[start : start + width + 1]
+            assert len(window) == width + 1
             bos = checkpoint.special.bos_id
             is_led = checkpoint.special.adds_bos and bos is not None
             found.append([bos, *window[:-1]] if is_led else window)
@@ -125,21 +127,25 @@ def peers_file(quantizer: Path, source: Path, folder: Path) -> Path:
     return rounded
 
 
-def measure(name: str, num_tokens: int, quantizer: Path | None) -> dict[str, dict[str, float]]:
+def measure(
+    name: str, num_tokens: int, width: int, quantizer: Path | None
+) -> dict[str, dict[str, float]]:
     path = resolve(name)
     checkpoint = load(path)
-    num_pages = -(-WINDOW // 16)
+    num_pages = -(-width // PAGE_SIZE)
     runners = {
         precision: build_runner(checkpoint, precision=precision, num_pages=num_pages)
         for precision in PRECISIONS
     }
+    sizes = {precision: num_bytes(runner) for precision, runner in runners.items()}
     with tempfile.TemporaryDirectory() as folder:
         if quantizer is not None:
-            peer = load(peers_file(quantizer, path, Path(folder)))
-            runners[PEER] = build_runner(peer, precision="float32", num_pages=num_pages)
-    found = compare(runners, windows(checkpoint, num_tokens))
+            file = peers_file(quantizer, path, Path(folder))
+            runners[PEER] = build_runner(load(file), precision="float32", num_pages=num_pages)
+            sizes[PEER] = file.stat().st_size
+    found = compare(runners, windows(checkpoint, num_tokens, width))
     return {
-        precision: {**quality.means(), "bytes": num_bytes(runners[precision])}
+        precision: {**quality.means(), "bytes": sizes[precision]}
         for precision, quality in found.items()
     }
 
@@ -158,13 +164,13 @@ def missed(measured: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 
 def table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     lines = [
-        "| model | precision | mean KL, nat | largest | top-1 agreement | perplexity | weights |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| model | tokens | precision | mean KL, nat | largest | top-1 | perplexity | weights |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for name, measured in results.items():
         lines += [
-            f"| {name} | {precision} | {q['kl']:.5f} | {q['largest_kl']:.3f} | {q['top1']:.2%} |"
-            f" {q['perplexity']:.3f} | {q['bytes'] / 1e6:.0f} MB |"
+            f"| {name} | {q['tokens']:,} | {precision} | {q['kl']:.5f} | {q['largest_kl']:.3f} |"
+            f" {q['top1']:.2%} | {q['perplexity']:.3f} | {q['bytes'] / 1e6:.0f} MB |"
             for precision, q in measured.items()
         ]
     return "\n".join(lines)
@@ -183,11 +189,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", default=list(CATALOG))
     parser.add_argument("--tokens", type=int, default=20_000)
+    parser.add_argument("--window", type=int, default=WINDOW)
     parser.add_argument("--llama-quantize", type=Path, help="llama.cpp's program")
     parser.add_argument("--write", action="store_true", help="the table of docs/performance.md")
     arguments = parser.parse_args()
     results = {
-        name: measure(name, arguments.tokens, arguments.llama_quantize) for name in arguments.models
+        name: measure(name, arguments.tokens, arguments.window, arguments.llama_quantize)
+        for name in arguments.models
     }
     print(table(results))
     faults = [f"{name}, {fault}" for name, found in results.items() for fault in missed(found)]

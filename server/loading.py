@@ -14,7 +14,7 @@ from pathlib import Path
 
 from model.kernels import choose
 from model.kv_pool import PAGE_SIZE, KVPool, num_bytes_per_token
-from model.large_blocks import give_back_large_blocks
+from model.large_blocks import give_back_free_memory, give_back_large_blocks
 from model.precision import told
 from model.rounding import write_tensors
 from model.runner import Runner, build_runner, build_transformer
@@ -70,6 +70,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
     kv_tokens = num_pages * PAGE_SIZE
     tokenizer = TextTokenizer(checkpoint.tokenizer, config.vocab_size)
     tokenizer.max_token_bytes  # noqa: B018  computed now, not within a request
+    give_back_free_memory()
     special = checkpoint.special
     return ServedModel(
         name=settings.model_name or checkpoint.name,

@@ -26,7 +26,7 @@ def quantize(weight: Tensor, kind: Kind) -> QuantTensor:
     tensor = empty(kind, (num_rows, width))
     step = max(1, CHUNK_VALUES // (TILE * width)) * TILE
     for first in range(0, num_rows, step):
-        values = weight[first : first + step].to(torch.float32).numpy()
+        values = weight[first : first + step].to(torch.float32).contiguous().numpy()
         groups = np.pad(values, ((0, 0), (0, -width % BLOCK))).reshape(len(values), -1, BLOCK)
         codes, scales = round_groups(groups)
         if not np.isfinite(scales).all():
