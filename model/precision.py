@@ -35,11 +35,15 @@ def input_bits_for(precision: Precision, role: Role) -> InputBits:
     return 8 if precision == "int4" and role == "linear" else 16
 
 
+def settled(precision: Precision, checkpoint: Checkpoint) -> Precision:
+    """What "auto" is: of a folder that `tiedlm quantize` has written, what it was rounded to."""
+    return (checkpoint.precision or "auto") if precision == "auto" else precision
+
+
 def told(precision: Precision, checkpoint: Checkpoint) -> str:
     """What answers say they were computed from; for "auto" that is what the file has."""
+    precision = settled(precision, checkpoint)
     if precision != "auto":
         return precision
-    if checkpoint.precision is not None:
-        return checkpoint.precision
     kinds = [name for name in checkpoint.stored_types if name in KINDS]
     return "+".join(kinds) or ("bfloat16" if "BF16" in checkpoint.stored_types else "float32")

@@ -18,7 +18,7 @@ from model.families import FAMILIES
 from model.kernels import Kernels, choose
 from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
-from model.precision import Precision
+from model.precision import Precision, settled
 from model.program import record
 from model.step import Drawn, Report, Row, Sampled
 from model.transformer import Transformer
@@ -29,6 +29,7 @@ def build_transformer(
     checkpoint: Checkpoint, precision: Precision = "auto", kernels: Kernels | None = None
 ) -> Transformer:
     """precision: how matrices are held. Everything else is float32."""
+    precision = settled(precision, checkpoint)
     parts = Parts(checkpoint.tensors, precision, kernels or choose(), checkpoint.packed)
     return FAMILIES[checkpoint.config.family](checkpoint.config, parts)
 
