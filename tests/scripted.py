@@ -155,6 +155,7 @@ def scripted_model(settings: Settings, metrics: Metrics) -> ServedModel:
         max_batch=settings.max_batch,
         max_batch_tokens=settings.max_batch_tokens,
         max_queue=settings.max_queue,
+        speculates=settings.speculation == "auto",
         metrics=metrics,
     )
     tokenizer = TextTokenizer(byte_tokenizer(), VOCAB_SIZE)
