@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.embedding import TiedEmbedding
-from model.kernels import Gate, Kernels
+from model.kernels import Gate, InputBits, Kernels
 from model.linear import Linear
 from model.precision import Precision, Role, input_bits_for, kind_for
 from model.transformer import Activation
@@ -31,6 +31,7 @@ class Parts:
     precision: Precision  # of matrices; vectors are float32 always
     kernels: Kernels
     packed: Mapping[str, QuantTensor] = field(default_factory=dict)
+    mlp_input_bits: InputBits = 16
 
     def matrix(self, name: str, role: Role, is_transposed: bool = False) -> Tensor | QuantTensor:
         """(O,C), of a tensor that is (C,O) where it `is_transposed`; packed, it never is."""
@@ -51,18 +52,19 @@ class Parts:
     def vector(self, name: str) -> Tensor:
         return self.tensors[name].to(torch.float32)
 
-    def linear(self, name: str, has_bias: bool = False) -> Linear:
+    def linear(self, name: str, has_bias: bool = False, role: Role = "linear") -> Linear:
         """`name`.weight is (O,C)."""
         bias = self.vector(f"{name}.bias") if has_bias else None
-        return self._linear(self.matrix(f"{name}.weight", "linear"), bias)
+        return self._linear(self.matrix(f"{name}.weight", role), bias, role)
 
-    def conv1d(self, name: str) -> Linear:
+    def conv1d(self, name: str, role: Role = "linear") -> Linear:
         """GPT-2's `Conv1D`: the weight is stored (C,O)."""
-        weight = self.matrix(f"{name}.weight", "linear", is_transposed=True)
-        return self._linear(weight, self.vector(f"{name}.bias"))
+        weight = self.matrix(f"{name}.weight", role, is_transposed=True)
+        return self._linear(weight, self.vector(f"{name}.bias"), role)
 
-    def _linear(self, weight: Tensor | QuantTensor, bias: Tensor | None) -> Linear:
-        return Linear(weight, bias, self.kernels, input_bits_for(self.precision, "linear"))
+    def _linear(self, weight: Tensor | QuantTensor, bias: Tensor | None, role: Role) -> Linear:
+        bits = input_bits_for(self.precision, role, self.mlp_input_bits)
+        return Linear(weight, bias, self.kernels, bits)
 
     def embedding(self, name: str, scale: float = 1.0) -> TiedEmbedding:
         return TiedEmbedding(self.matrix(f"{name}.weight", "table"), self.kernels, scale)

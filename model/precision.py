@@ -10,7 +10,8 @@ from weights.quant import KINDS, Kind
 
 Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
 # "table": the tied matrix, whose rounding reaches the input and every logit at once.
-Role = Literal["table", "linear"]
+# "mlp": a matrix of an MLP, whose inputs may be rounded to 8 bits where speed is asked for.
+Role = Literal["table", "linear", "mlp"]
 MOST_BITS = 6  # of stored codes that int4 leaves alone
 
 
@@ -21,18 +22,21 @@ def kind_for(precision: Precision, role: Role, stored: Kind | None) -> Kind | No
     `stored`: how the file has it. What has been rounded to about as few bits stays: SmolLM2's Q4_1
     would lose 0.3 nat by being rounded anew, and be no smaller to speak of (docs/performance.md).
     """
-    if precision == "int4" and role == "linear":
+    if precision == "int4" and role != "table":
         is_small = stored is not None and stored.bits <= MOST_BITS
         return stored if is_small else KINDS["Q4_0"]
     return KINDS["Q8_0"] if precision in ("int8", "int4") else None
 
 
-def input_bits_for(precision: Precision, role: Role) -> InputBits:
+def input_bits_for(precision: Precision, role: Role, of_mlp: InputBits) -> InputBits:
     """
-    What inputs are rounded to. 8 bits cost 0.004 nat, which int4 has room for: its products of many
-    rows are 1.6 times as fast as with 16.
+    What a packed matrix's inputs are rounded to: 16 bits change no distribution by 1e-7 nat. 8 bits
+    cost 0.004 nat, which int4 has room for: its products of many rows are 1.6 times as fast. Of the
+    other precisions, MLPs have what is asked for: `of_mlp`.
     """
-    return 8 if precision == "int4" and role == "linear" else 16
+    if precision == "int4":
+        return 16 if role == "table" else 8
+    return of_mlp if role == "mlp" else 16
 
 
 def settled(precision: Precision, checkpoint: Checkpoint) -> Precision:
@@ -40,10 +44,13 @@ def settled(precision: Precision, checkpoint: Checkpoint) -> Precision:
     return (checkpoint.precision or "auto") if precision == "auto" else precision
 
 
-def told(precision: Precision, checkpoint: Checkpoint) -> str:
+def told(precision: Precision, checkpoint: Checkpoint, mlp_input_bits: InputBits = 16) -> str:
     """What answers say they were computed from; for "auto" that is what the file has."""
     precision = settled(precision, checkpoint)
-    if precision != "auto":
-        return precision
     kinds = [name for name in checkpoint.stored_types if name in KINDS]
-    return "+".join(kinds) or ("bfloat16" if "BF16" in checkpoint.stored_types else "float32")
+    if precision == "auto":
+        plain = "bfloat16" if "BF16" in checkpoint.stored_types else "float32"
+        name, is_packed = "+".join(kinds) or plain, bool(kinds)
+    else:
+        name, is_packed = precision, precision == "int8"
+    return f"{name}, 8-bit MLP inputs" if is_packed and mlp_input_bits == 8 else name

@@ -15,7 +15,7 @@ from torch import Tensor
 from model.answers import Answer, Place, answer_places, score_targets
 from model.assemble import Parts
 from model.families import FAMILIES
-from model.kernels import Kernels, choose
+from model.kernels import InputBits, Kernels, choose
 from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
 from model.precision import Precision, settled
@@ -26,11 +26,19 @@ from weights.checkpoint import Checkpoint
 
 
 def build_transformer(
-    checkpoint: Checkpoint, precision: Precision = "auto", kernels: Kernels | None = None
+    checkpoint: Checkpoint,
+    precision: Precision = "auto",
+    kernels: Kernels | None = None,
+    mlp_input_bits: InputBits = 16,
 ) -> Transformer:
     """precision: how matrices are held. Everything else is float32."""
-    precision = settled(precision, checkpoint)
-    parts = Parts(checkpoint.tensors, precision, kernels or choose(), checkpoint.packed)
+    parts = Parts(
+        checkpoint.tensors,
+        settled(precision, checkpoint),
+        kernels or choose(),
+        checkpoint.packed,
+        mlp_input_bits,
+    )
     return FAMILIES[checkpoint.config.family](checkpoint.config, parts)
 
 

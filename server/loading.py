@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from model.kernels import choose
+from model.kernels import InputBits, choose
 from model.kv_pool import PAGE_SIZE, KVPool, num_bytes_per_token
 from model.large_blocks import give_back_free_memory, give_back_large_blocks
 from model.precision import told
@@ -59,7 +59,9 @@ def load_named(name: str) -> Checkpoint:
 def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metrics) -> ServedModel:
     config, context = checkpoint.config, context_length(settings, checkpoint)
     give_back_large_blocks()
-    transformer = build_transformer(checkpoint, settings.precision, choose(settings.threads))
+    bits: InputBits = 8 if settings.mlp_input_bits == "8" else 16
+    kernels = choose(settings.threads)
+    transformer = build_transformer(checkpoint, settings.precision, kernels, bits)
     num_pages = choose_num_pages(
         settings,
         context=context,
@@ -78,7 +80,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
         num_parameters=parameters(checkpoint),
         vocab_size=config.vocab_size,
         context_length=min(context, kv_tokens),
-        precision=told(settings.precision, checkpoint),
+        precision=told(settings.precision, checkpoint, bits),
         kernels=runner.kernels,
         sha256=checkpoint.sha256,
         parameter_bytes=sum(runner.transformer.storages().values()),

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "bfloat16", "int8", "int4"] = Field(
         "auto", description="how weights are held; auto: as stored"
     )
+    mlp_input_bits: Literal["16", "8"] = Field(
+        "16", description="bits that inputs of an MLP's packed matrices are rounded to"
+    )
     threads: int = Field(
         default_factory=usable_cores, ge=1, le=1024, description="threads of the model's arithmetic"
     )

@@ -94,9 +94,11 @@ def contenders(
 ) -> Sequence[tuple[Contender, Sequence[Contender]]]:
     """Ours, and whom it is compared with. slots: sequences that llama.cpp divides its cache for."""
 
-    def ours(precision: str) -> Ours:
-        flags = ("--max-batch", str(STREAMS), "--kv-cache-tokens", str(CACHE_TOKENS))
-        return Ours(MODEL, precision, threads, *flags, "--speculation", "off")
+    def ours(precision: str, mlp_input_bits: int = 16) -> Ours:
+        flags = ["--max-batch", str(STREAMS), "--kv-cache-tokens", str(CACHE_TOKENS)]
+        flags += ["--speculation", "off", "--mlp-input-bits", str(mlp_input_bits)]
+        name = f"tiedlm {precision}" + (", 8-bit MLP inputs" if mlp_input_bits == 8 else "")
+        return Ours(name, MODEL, precision, threads, *flags)
 
     def llama(name: str) -> LlamaCpp:
         return LlamaCpp(name, folder / "llama/bin", folder / f"{name}.gguf", threads, slots)
@@ -106,6 +108,7 @@ def contenders(
 
     return [
         (ours("auto"), [llama("q4_1"), llama("q4_0"), llama("f32"), openvino("int8")]),
+        (ours("auto", 8), [llama("q4_1"), llama("q4_0"), openvino("int8")]),
         (ours("float32"), [llama("f32"), openvino("float32")]),
     ]
 
@@ -126,12 +129,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=list(MEASURES), choices=list(MEASURES))
+    parser.add_argument("--ours", nargs="*", help="names of ours, such as 'tiedlm auto'")
     parser.add_argument("--against", nargs="*", help="names of peers, such as 'llama.cpp q4_1'")
     options = parser.parse_args()
     result: dict[str, dict] = {}
     for slots in (1, STREAMS):
         names = [name for name in options.only if (name in MANY) == (slots > 1)]
         for ours, all_peers in contenders(options.folder, os.cpu_count() or 1, slots):
+            if options.ours and ours.name not in options.ours:
+                continue
             for theirs in all_peers:
                 if names and (not options.against or theirs.name in options.against):
                     table = side_by_side(ours, theirs, names, options.pairs)

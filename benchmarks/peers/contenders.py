@@ -51,6 +51,7 @@ class OverHTTP:
     def __enter__(self) -> Self:
         self.process.__enter__()
         self.ready_seconds = self.process.ready_seconds
+        self._client = httpx.Client(base_url=self.process.url, timeout=client.PATIENCE)
         return self
 
     def __exit__(
@@ -59,6 +60,7 @@ class OverHTTP:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._client.close()
         self.process.__exit__(kind, error, trace)
 
     def decode(self, prompt: Prompt, max_tokens: int) -> float:
@@ -72,17 +74,15 @@ class OverHTTP:
 
     def _post(self, path: str, body: dict[str, Any], **headers: str) -> float:
         started = time.perf_counter()
-        answer = httpx.post(
-            f"{self.process.url}{path}", json=body, headers=headers, timeout=client.PATIENCE
-        )
+        answer = self._client.post(path, json=body, headers=headers)
         answer.raise_for_status()
         return time.perf_counter() - started
 
 
 class Ours(OverHTTP):
-    def __init__(self, model: str, precision: str, threads: int, *flags: str) -> None:
+    def __init__(self, name: str, model: str, precision: str, threads: int, *flags: str) -> None:
         super().__init__(
-            f"tiedlm {precision}",
+            name,
             Server(model, "--precision", precision, "--threads", str(threads), *flags),
         )
 

@@ -62,6 +62,6 @@ def _attention(config: ModelConfig, parts: Parts, layer: int) -> Attention:
 def _mlp(config: ModelConfig, parts: Parts, at: str) -> PlainMLP:
     return PlainMLP(
         parts.activation(config.activation),
-        parts.conv1d(f"{at}.mlp.c_fc"),
-        parts.conv1d(f"{at}.mlp.c_proj"),
+        parts.conv1d(f"{at}.mlp.c_fc", "mlp"),
+        parts.conv1d(f"{at}.mlp.c_proj", "mlp"),
     )

@@ -25,7 +25,7 @@ def _block(config: ModelConfig, parts: Parts, layer: int) -> Block:
         mlp_norm=rms_norm(config, parts, f"{at}.post_attention_layernorm"),
         mlp=FusedGatedMLP(
             parts.activation(config.activation),
-            linear(parts, f"{at}.mlp.gate_up_proj"),
-            linear(parts, f"{at}.mlp.down_proj"),
+            linear(parts, f"{at}.mlp.gate_up_proj", "mlp"),
+            linear(parts, f"{at}.mlp.down_proj", "mlp"),
         ),
     )

@@ -16,6 +16,7 @@ from model.assemble import Parts
 from model.attention import Scoring
 from model.embedding import TiedEmbedding
 from model.linear import Linear
+from model.precision import Role
 from model.rope import inverse_frequencies
 from model.transformer import (
     QKV,
@@ -78,8 +79,8 @@ def embedding(config: ModelConfig, parts: Parts, name: str) -> TiedEmbedding:
     )
 
 
-def linear(parts: Parts, name: str) -> Linear:
-    return parts.linear(name, f"{name}.bias" in parts.tensors)
+def linear(parts: Parts, name: str, role: Role = "linear") -> Linear:
+    return parts.linear(name, f"{name}.bias" in parts.tensors, role)
 
 
 def branch_end(config: ModelConfig, layer: Linear) -> Linear | Scaled:
@@ -172,11 +173,12 @@ def clipped(config: ModelConfig, parts: Parts, qkv: QKV) -> QKV:
 def gated_mlp(config: ModelConfig, parts: Parts, at: str) -> GatedMLP:
     return GatedMLP(
         parts.activation(config.activation),
-        linear(parts, f"{at}.gate_proj"),
-        linear(parts, f"{at}.up_proj"),
-        branch_end(config, linear(parts, f"{at}.down_proj")),
+        linear(parts, f"{at}.gate_proj", "mlp"),
+        linear(parts, f"{at}.up_proj", "mlp"),
+        branch_end(config, linear(parts, f"{at}.down_proj", "mlp")),
     )
 
 
 def plain_mlp(config: ModelConfig, parts: Parts, up: str, down: str) -> PlainMLP:
-    return PlainMLP(parts.activation(config.activation), linear(parts, up), linear(parts, down))
+    ends = (linear(parts, name, "mlp") for name in (up, down))
+    return PlainMLP(parts.activation(config.activation), *ends)

@@ -7,7 +7,10 @@ import torch
 
 from model.assemble import Parts
 from model.kernels import choose
-from model.precision import Precision, Role, input_bits_for, kind_for
+from model.precision import Precision, Role, input_bits_for, kind_for, told
+from model.runner import build_transformer
+from weights.catalog import resolve
+from weights.load import load
 from weights.quant import KINDS, QuantTensor
 from weights.quantize import quantize
 
@@ -66,10 +69,30 @@ def test_the_tied_table_never_gets_4_bits_that_it_has_not_in_the_file():
 def test_only_a_linear_in_int4_has_4_bits_and_inputs_of_8():
     for precision in PRECISIONS:
         for role in get_args(Role):
-            is_small = (precision, role) == ("int4", "linear")
+            is_small = precision == "int4" and role != "table"
             kind = kind_for(precision, role, None)
             assert (kind is not None and kind.bits == 4) == is_small
-            assert input_bits_for(precision, role) == (8 if is_small else 16)
+            assert input_bits_for(precision, role, 16) == (8 if is_small else 16)
+
+
+def test_inputs_of_8_bits_where_they_are_asked_for_are_those_of_mlps_alone():
+    for precision in PRECISIONS:
+        found = {role: input_bits_for(precision, role, 8) for role in get_args(Role)}
+        assert found["table"] == 16
+        assert found["mlp"] == 8
+        assert found["linear"] == (8 if precision == "int4" else 16)
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma-3-270m"])
+def test_8_bit_inputs_reach_every_matrix_of_an_mlp_and_no_other_and_answers_say_so(name):
+    checkpoint = load(resolve(name))
+    for block in build_transformer(checkpoint, "auto", choose(), 8).blocks:
+        mlp = (block.mlp.gate, block.mlp.up, block.mlp.down)
+        assert {layer.input_bits for layer in mlp} == {8}
+        others = (block.attention.output, block.attention.qkv.q, block.attention.qkv.v)
+        assert {layer.input_bits for layer in others} == {16}
+    assert told("auto", checkpoint, 8) == f"{told('auto', checkpoint)}, 8-bit MLP inputs"
+    assert told("float32", checkpoint, 8) == "float32"
 
 
 def test_a_transposed_matrix_is_rounded_as_it_multiplies():

@@ -28,12 +28,16 @@ def checkpoint(request):
     return load(resolve(request.param))
 
 
-@pytest.fixture(scope="module", params=["auto", "float32", "bfloat16", "int8", "int4"])
+@pytest.fixture(
+    scope="module",
+    params=[(name, 16) for name in ("auto", "float32", "bfloat16", "int8", "int4")] + [("auto", 8)],
+    ids=lambda how: f"{how[0]}-{how[1]}",
+)
 def runners(request, checkpoint):
     """The same weights, computed by one thread and by two."""
-    transformer = build_transformer(checkpoint, request.param, NativeKernels(2))
-    other = build_transformer(checkpoint, request.param, NativeKernels(1))
-    return [Runner(each, KVPool(checkpoint.config, NUM_PAGES)) for each in (transformer, other)]
+    precision, bits = request.param
+    both = [build_transformer(checkpoint, precision, NativeKernels(n), bits) for n in (2, 1)]
+    return [Runner(each, KVPool(checkpoint.config, NUM_PAGES)) for each in both]
 
 
 def random_text(length, seed):
