@@ -25,10 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.text import SHARES, texts
-from model.kv_pool import PAGE_SIZE
+from model.kv_pool import PAGE_SIZE, KVPool
 from model.paged import PagedMemory, plan
 from model.precision import Precision
-from model.runner import Runner, build_runner
+from model.runner import Runner, build_runner, build_transformer
 from model.step import Row
 from weights.catalog import CATALOG, resolve
 from weights.checkpoint import Checkpoint
@@ -36,7 +36,8 @@ from weights.load import load
 
 WINDOW = 1000  # tokens that see one another
 CHUNK_VALUES = 1 << 23  # of a distribution at a time: 32 MB of float32
-BOUNDS = {"auto": 0.003, "int8": 0.002, "int4": 0.06}  # nats
+COARSE = "auto, 8-bit MLP inputs"
+BOUNDS = {"auto": 0.003, COARSE: 0.003, "int8": 0.002, "int4": 0.06}  # nats
 PRECISIONS: tuple[Precision, ...] = ("float32", "auto", "bfloat16", "int8", "int4")
 PEER = "llama.cpp's Q4_0"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -133,10 +134,12 @@ def measure(
     path = resolve(name)
     checkpoint = load(path)
     num_pages = -(-width // PAGE_SIZE)
-    runners = {
+    runners: dict[str, Runner] = {
         precision: build_runner(checkpoint, precision=precision, num_pages=num_pages)
         for precision in PRECISIONS
     }
+    coarse = build_transformer(checkpoint, "auto", mlp_input_bits=8)
+    runners[COARSE] = Runner(coarse, KVPool(checkpoint.config, num_pages))
     sizes = {precision: num_bytes(runner) for precision, runner in runners.items()}
     with tempfile.TemporaryDirectory() as folder:
         if quantizer is not None:
