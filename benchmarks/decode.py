@@ -13,10 +13,15 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from benchmarks.load import random_prompts
-from model.embedding import TiedEmbedding
+from model.paged import Batch
+from model.precision import Precision
 from model.runner import Runner, build_runner
 from model.step import Ask, Sampling
 from server.engine.engine import Engine
@@ -28,27 +33,26 @@ ROWS, TOKENS = 16, 48
 
 
 class Timed:
-    """Stands in front of the transformer and adds up the seconds spent in it."""
+    """Stands in front of a runner's forward pass and tied matrix; adds up the seconds in them."""
 
     def __init__(self, runner: Runner) -> None:
-        self.transformer, self.seconds = runner.transformer, 0.0
-        self.embedding, self.kernels = self, runner.transformer.kernels
+        self.seconds = 0.0
+        self._forward, self._embedding = runner.forward, runner.transformer.embedding
+        self.kernels, self.vocab_size = runner.transformer.kernels, runner.vocab_size
+        self.lookup = self._embedding.lookup
+        runner.forward = self.forward  # type: ignore[method-assign]
+        runner.transformer = replace(runner.transformer, embedding=self)  # type: ignore[arg-type]
 
-    def forward(self, *args: Any) -> Any:  # noqa: ANN401  whatever it takes
-        return self._time(self.transformer.forward, *args)
+    def forward(self, batch: Batch) -> Tensor:
+        return self._time(self._forward, batch)
 
-    def logits(self, *args: Any) -> Any:  # noqa: ANN401
-        return self._time(self.transformer.embedding.logits, *args)
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self._time(self._embedding.logits, hidden)
 
-    @property
-    def vocab_size(self) -> int:
-        embedding: TiedEmbedding = self.transformer.embedding
-        return embedding.vocab_size
-
-    def _time(self, call: Any, *args: Any) -> Any:  # noqa: ANN401
+    def _time(self, call: Callable[[Any], Tensor], argument: Batch | Tensor) -> Tensor:
         started = time.perf_counter()
         try:
-            return call(*args)
+            return call(argument)
         finally:
             self.seconds += time.perf_counter() - started
 
@@ -63,14 +67,14 @@ async def decode(engine: Engine, sampling: Sampling, ask: Ask | None, seed: int)
             assert update.ending is None or update.ending.error is None
 
 
-async def measure() -> dict[str, Any]:
+async def measure(precision: Precision) -> dict[str, Any]:
     checkpoint = load(resolve("smollm2-135m-instruct"))
-    runner = build_runner(checkpoint, num_pages=256, threads=os.cpu_count())
+    threads = os.cpu_count()
+    runner = build_runner(checkpoint, precision=precision, num_pages=256, threads=threads)
     timed = Timed(runner)
-    runner.transformer = timed  # type: ignore[assignment]
     engine = Engine(runner, max_batch=ROWS, max_batch_tokens=512, max_queue=64)
     engine.start()
-    result: dict[str, Any] = {"rows": ROWS}
+    result: dict[str, Any] = {"rows": ROWS, "precision": precision}
     for name, sampling, ask in (
         ("greedy", Sampling(temperature=0.0), None),
         ("greedy_with_logprobs", Sampling(temperature=0.0), Ask()),
@@ -89,4 +93,5 @@ async def measure() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(measure())))
+    for how in ("float32", "auto"):
+        print(json.dumps(asyncio.run(measure(how))))
