@@ -113,7 +113,8 @@ def overhead_ms(url: str) -> list[float]:
 
 
 def main() -> None:
-    flags = (MODEL, "--threads", str(THREADS), "--max-batch", "16", "--kv-cache-tokens", "16384")
+    flags = (MODEL, "--precision", "float32", "--speculation", "off", "--threads", str(THREADS))
+    flags += ("--max-batch", "16", "--kv-cache-tokens", "16384")
     theirs = transformers_decode()
     torch.set_num_threads(THREADS)
     with Server(*flags) as server, Server(*flags, "--prefix-cache", "off") as uncached:
