@@ -63,7 +63,7 @@ def test_what_is_accepted_keeps_its_latency_and_the_rest_is_told_at_once(small):
     assert len(refused) > len(over)
     # Refusing costs time too, but the work goes on; and none of it waits longer than a full queue
     # makes it wait.
-    assert len(over) >= 0.5 * len(at_capacity)
+    assert len(over) >= 0.8 * len(at_capacity)
     assert over[len(over) // 2] <= 1.3 * at_capacity[len(at_capacity) // 2]
     assert over[-1] <= 1.5 * at_capacity[-1]
     # By the server's own clock; a client on a busy machine waits for the machine as well.
