@@ -56,13 +56,22 @@ static inline int code_of(int bits, const uint8_t* block, int q, int at) {
     return low | (high & ((1 << more) - 1)) << 4;
 }
 
-// N rows rounded, block by block: all rows' first 32 inputs, then all rows' next 32.
+// N rows rounded, in stripes of MAX_PASS_ROWS, the last of what is left: S rows. In each, block by
+// block: all its rows' first 32 inputs, then all its rows' next 32. So a pass reads a stripe from
+// one end to the other, whatever N.
 struct Rounded {
-    uint8_t* values;      // (B,N,Quantised::input_bytes)
-    float* scales;        // (B,N)
-    int32_t* corrections;  // (G,N): -zero * sum of a group's inputs; where there are offsets, the
+    uint8_t* values;      // (B,S,Quantised::wide_bytes or narrow_bytes), stripe after stripe
+    float* scales;        // (B,S)
+    int32_t* corrections;  // (G,S): -zero * sum of a group's inputs; where there are offsets, the
                            // bits of the float that is the sum times the scale
     int64_t num_rows;
+
+    // Where `row` has its `block` of `blocks`, or its group of groups
+    int64_t place(int64_t row, int64_t block, int64_t blocks) const {
+        const int64_t first = row / MAX_PASS_ROWS * MAX_PASS_ROWS, left = num_rows - first;
+        const int64_t stripe = left < MAX_PASS_ROWS ? left : MAX_PASS_ROWS;
+        return first * blocks + block * stripe + row - first;
+    }
 };
 
 struct QuantLinear {
@@ -78,7 +87,7 @@ struct Quantised {
     int64_t wide_bytes, narrow_bytes;  // of 32 rounded inputs
     // x (N,C): rows [first, last) of it
     void (*round)(const QuantLinear&, const float* x, Range rows);
-    // rows: at most MAX_PASS_ROWS. is_streaming: weights come from memory, and are asked for ahead
+    // rows: of one stripe. is_streaming: weights come from memory, and are asked for ahead
     void (*multiply)(const QuantLinear&, Range rows, Range tiles, bool is_streaming);
 };
 

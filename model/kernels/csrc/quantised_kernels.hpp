@@ -67,7 +67,7 @@ inline RoundedBlock round_plainly(const float* x, float widest, int32_t* integer
 template <class Q, bool WIDE>
 void round_rows(const QuantLinear& job, const float* x, Range rows) {
     const Codes& w = job.weight;
-    const int64_t N = job.inputs.num_rows, C = w.width, B = w.blocks();
+    const int64_t C = w.width, B = w.blocks();
     constexpr int64_t bytes = WIDE ? Q::WIDE_BYTES : Q::NARROW_BYTES;
     const int parts = BLOCK_OF_INPUTS / w.kind.group;
     for (int64_t n = rows.first; n < rows.last; ++n)
@@ -79,15 +79,15 @@ void round_rows(const QuantLinear& job, const float* x, Range rows) {
                 for (int64_t i = 0; i < left; ++i) padded[i] = block[i];
                 block = padded;
             }
-            RoundedBlock found =
-                Q::template round<WIDE>(block, job.inputs.values + (b * N + n) * bytes);
-            job.inputs.scales[b * N + n] = found.scale;
+            const int64_t place = job.inputs.place(n, b, B);
+            RoundedBlock found = Q::template round<WIDE>(block, job.inputs.values + place * bytes);
+            job.inputs.scales[place] = found.scale;
             if (parts == 1) found.sums[0] += found.sums[1];
             for (int p = 0; p < parts; ++p) {
                 const float scaled = float(found.sums[p]) * found.scale;
                 int32_t correction = -w.kind.zero * found.sums[p];
                 if (w.kind.has_offset) std::memcpy(&correction, &scaled, 4);
-                job.inputs.corrections[(b * parts + p) * N + n] = correction;
+                job.inputs.corrections[job.inputs.place(n, b * parts + p, B * parts)] = correction;
             }
         }
 }
@@ -144,7 +144,7 @@ inline void add_group(const Group<Q, K, T>& group, const uint8_t* x, const float
 template <class Q, class K, bool WIDE, int T>
 void pass(const QuantLinear& job, Range rows, int64_t tile, bool is_streaming) {
     const Codes& w = job.weight;
-    const int64_t N = job.inputs.num_rows, B = w.blocks(), tile_bytes = w.tile_bytes();
+    const int64_t B = w.blocks(), tile_bytes = w.tile_bytes();
     const int64_t count = rows.last - rows.first;
     constexpr int64_t bytes = WIDE ? Q::WIDE_BYTES : Q::NARROW_BYTES;
     constexpr int ROWS = WIDE ? Q::WIDE_ROWS : Q::NARROW_ROWS;
@@ -154,6 +154,9 @@ void pass(const QuantLinear& job, Range rows, int64_t tile, bool is_streaming) {
     const int64_t ahead = is_streaming ? T * tile_bytes / B : 0;
     alignas(64) float sums[MAX_PASS_ROWS * T * TILE];
     for (int64_t i = 0; i < count * T * TILE; ++i) sums[i] = 0.0f;
+    for (int64_t n = 0; n < count; ++n)  // or writing them would wait, row after row
+        for (int t = 0; t < T; ++t)
+            __builtin_prefetch(job.out + (rows.first + n) * w.num_outputs + (tile + t) * TILE, 1);
     for (int64_t b = 0; b < B; ++b) {
         for (int64_t i = 0; i < ahead; i += LINE)
             __builtin_prefetch(at + b * ahead + CODES_AHEAD + i);
@@ -169,9 +172,11 @@ void pass(const QuantLinear& job, Range rows, int64_t tile, bool is_streaming) {
                 if constexpr (K::OFFSET)
                     group.offset[t] = scales_of<Q, K>(offsets_at + to, of_offsets_at + to, g);
             }
-            const uint8_t* x = job.inputs.values + (b * N + rows.first) * bytes;
-            const float* by = job.inputs.scales + b * N + rows.first;
-            const int32_t* corrections = job.inputs.corrections + g * N + rows.first;
+            const int64_t place = job.inputs.place(rows.first, b, B);
+            const uint8_t* x = job.inputs.values + place * bytes;
+            const float* by = job.inputs.scales + place;
+            const int32_t* corrections =
+                job.inputs.corrections + job.inputs.place(rows.first, g, B * K::PARTS);
             int64_t n = 0;
             for (; n + ROWS <= count; n += ROWS)
                 add_group<Q, K, WIDE, T, ROWS>(group, x + n * bytes, by + n, corrections + n,
