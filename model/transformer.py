@@ -19,7 +19,7 @@ from torch import Tensor
 from model.attention import Scoring
 from model.embedding import TiedEmbedding
 from model.kernels import Kernels, Pairs
-from model.linear import Linear
+from model.linear import Linear, together
 from weights.checkpoint import LayerType
 
 Activation = Callable[[Tensor, Tensor | None], Tensor]  # x and up -> f(x) * up, or f(x)
@@ -99,7 +99,8 @@ class SeparateQKV:
     v: Linear
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.q(x), self.k(x), self.v(x)
+        q, k, v = together((self.q, self.k, self.v), x)
+        return q, k, v
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,8 @@ class GatedMLP:
     down: Linear | Scaled
 
     def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        return self.down(self.activation(self.gate(x), self.up(x)), onto)
+        gate, up = together((self.gate, self.up), x)
+        return self.down(self.activation(gate, up), onto)
 
 
 @dataclass(frozen=True, slots=True)

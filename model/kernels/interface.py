@@ -60,6 +60,12 @@ class Kernels(Protocol):
         """x (N,C) float32, weight (O,C) float32 or bfloat16, bias (O,) -> x @ weight.T (N,O)."""
         ...
 
+    def linears(
+        self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None]]
+    ) -> tuple[Tensor, ...]:
+        """`linear` by up to three matrices of one dtype, each with its bias, as one job."""
+        ...
+
     def quantised(
         self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
     ) -> Tensor:
@@ -67,6 +73,15 @@ class Kernels(Protocol):
         x (N,C) float32, weight (O,C) -> x @ weight.T (N,O), x rounded to integers of so many bits,
         each 32 of a row by a scale of their own.
         """
+        ...
+
+    def quantised_linears(
+        self,
+        x: Tensor,
+        layers: Sequence[tuple[QuantTensor, Tensor | None]],
+        bits: InputBits = 16,
+    ) -> tuple[Tensor, ...]:
+        """`quantised` by up to three matrices of one kind as one job: x is rounded once."""
         ...
 
     def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:

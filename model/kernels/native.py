@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -33,15 +33,18 @@ KIND_NUMBERS = {  # quantised.hpp: CodeKind
     )
     for kind in KINDS.values()
 }
+Layer = tuple[Tensor | QuantTensor, Tensor | None]  # weight (O,C), bias (O,)
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+MAX_PRODUCTS = 3  # context.hpp
+_PRODUCT = (_P, _P, _P, _L)  # entries.hpp: TIEDLM_PRODUCT
 SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "open": (_P, (ctypes.c_char_p, _I)),
     "close": (None, (_P,)),
     "name": (ctypes.c_char_p, (_P,)),
-    "linear": (None, (_P, _P, _P, _I, _P, _P, Rows, _L, _L)),
-    "quantised_linear": (None, (_P, _P, _P, _P, _P, _P, Rows, _L, _L, _I)),
+    "linear": (None, (_P, _P, _I, Rows, _L, *MAX_PRODUCTS * _PRODUCT)),
+    "quantised_linear": (None, (_P, _P, _P, _I, Rows, _L, *MAX_PRODUCTS * _PRODUCT)),
     "quantised_lookup": (None, (_P, _P, _P, _P, _L, _L, _L)),
     "attend": (None, (_P, _P, _P, _P, _P, _P, PerStep, _P, _L, _L, _L, _L, _P, _I, _F, _L, _F)),
     "gate": (None, (_P, _I, _P, _P, Rows)),
@@ -80,44 +83,52 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions):
         weakref.finalize(self, library.tiedlm_close, context).atexit = False
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        x = x.contiguous()
-        (num_rows, width), num_outputs = x.shape, weight.shape[0]
-        assert weight.shape[1] == width
-        assert weight.is_contiguous()
-        out = self._new(num_rows, num_outputs)
+        return self.linears(x, [(weight, bias)])[0]
+
+    def linears(
+        self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None]]
+    ) -> tuple[Tensor, ...]:
+        x, kinds = x.contiguous(), {weight.dtype for weight, _ in layers}
+        assert all(weight.shape[1] == x.shape[1] for weight, _ in layers)
+        assert all(weight.is_contiguous() for weight, _ in layers)
+        outs = self._outs(x, layers)
         self._library.tiedlm_linear(
             self._context,
             floats(x),
-            weight.data_ptr(),
-            MATRICES[weight.dtype],
-            None if bias is None else floats(bias),
-            out.data_ptr(),
-            num_rows,
-            width,
-            num_outputs,
+            MATRICES[kinds.pop()],
+            *x.shape,
+            *_products([weight.data_ptr() for weight, _ in layers], layers, outs),
         )
-        return out
+        assert not kinds
+        return outs
 
     def quantised(
         self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
     ) -> Tensor:
-        x = x.contiguous()
-        (num_rows, width), num_outputs = x.shape, weight.shape[0]
-        assert weight.shape[1] == width
-        out = self._new(num_rows, num_outputs)
+        return self.quantised_linears(x, [(weight, bias)], bits)[0]
+
+    def quantised_linears(
+        self,
+        x: Tensor,
+        layers: Sequence[tuple[QuantTensor, Tensor | None]],
+        bits: InputBits = 16,
+    ) -> tuple[Tensor, ...]:
+        x, kind = x.contiguous(), layers[0][0].kind
+        assert all(weight.kind == kind for weight, _ in layers)
+        assert all(weight.shape[1] == x.shape[1] for weight, _ in layers)
+        outs = self._outs(x, layers)
         self._library.tiedlm_quantised_linear(
             self._context,
             floats(x),
-            _codes(weight),
-            KIND_NUMBERS[weight.kind],
-            None if bias is None else floats(bias),
-            out.data_ptr(),
-            num_rows,
-            width,
-            num_outputs,
+            KIND_NUMBERS[kind],
             bits == 16,
+            *x.shape,
+            *_products([_codes(weight) for weight, _ in layers], layers, outs),
         )
-        return out
+        return outs
+
+    def _outs(self, x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, ...]:
+        return tuple(self._new(len(x), weight.shape[0]) for weight, _ in layers)
 
     def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:
         num_rows, width = table.shape
@@ -183,6 +194,17 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions):
         """In place."""
         self._library.tiedlm_cap(self._context, limit, floats(x), x.numel())
         return x
+
+
+def _products(
+    addresses: Sequence[int], layers: Sequence[Layer], outs: Sequence[Tensor]
+) -> list[int | None]:
+    """The arguments that csrc/entries.hpp names TIEDLM_PRODUCT, of each layer."""
+    assert 1 <= len(layers) <= MAX_PRODUCTS
+    found: list[int | None] = []
+    for address, (weight, bias), out in zip(addresses, layers, outs, strict=True):
+        found += (address, None if bias is None else floats(bias), out.data_ptr(), weight.shape[0])
+    return found + [None, None, None, 0] * (MAX_PRODUCTS - len(layers))
 
 
 def _codes(x: QuantTensor) -> int:

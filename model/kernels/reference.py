@@ -39,6 +39,11 @@ class TorchKernels:
         out = _widened(x, weight)
         return out if bias is None else out.add_(bias)
 
+    def linears(
+        self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None]]
+    ) -> tuple[Tensor, ...]:
+        return tuple(self.linear(x, weight, bias) for weight, bias in layers)
+
     def quantised(
         self, x: Tensor, weight: QuantTensor, bias: Tensor | None = None, bits: InputBits = 16
     ) -> Tensor:
@@ -49,6 +54,14 @@ class TorchKernels:
             block = dequantize(weight, first, min(first + step, num_outputs))
             torch.mm(x, block.T, out=out[:, first : first + step])
         return out if bias is None else out.add_(bias)
+
+    def quantised_linears(
+        self,
+        x: Tensor,
+        layers: Sequence[tuple[QuantTensor, Tensor | None]],
+        bits: InputBits = 16,
+    ) -> tuple[Tensor, ...]:
+        return tuple(self.quantised(x, weight, bias, bits) for weight, bias in layers)
 
     def look_up(self, table: QuantTensor, rows: Tensor) -> Tensor:
         return dequantize_rows(table, rows)

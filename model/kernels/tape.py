@@ -20,7 +20,7 @@ from torch import Tensor
 from model.kernels.arguments import PerStep, Rows
 
 CONSTANT, ROWS, ARENA, BOUND = range(4)  # program.cpp: Kind
-MAX_ARGUMENTS = 16
+MAX_ARGUMENTS = 20
 LINE = 64  # bytes; every buffer begins on a multiple of it
 
 Argument = float | ctypes.Array[ctypes.c_int32] | None

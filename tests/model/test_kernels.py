@@ -62,6 +62,22 @@ def test_linear_holds_at_the_ends_of_the_range(kernels, dtype, scale):
 
 
 @pytest.mark.parametrize("dtype", MATRICES)
+def test_matrices_that_share_a_job_give_what_each_gives_alone(kernels, dtype):
+    torch.manual_seed(0)
+    layers = [
+        (torch.randn(size, 100).to(dtype), torch.randn(size) if size > 9 else None)
+        for size in (603, 5, 64)
+    ]
+    for num_rows in (0, 1, 7, 300):
+        x = torch.randn(num_rows, 100)
+        alone = [kernels.linear(x, weight, bias) for weight, bias in layers]
+        for count in (1, 2, 3):
+            outs = kernels.linears(x, layers[:count])
+            assert len(outs) == count
+            assert all(map(torch.equal, outs, alone))
+
+
+@pytest.mark.parametrize("dtype", MATRICES)
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("num_outputs", "width"), [(5, 7), (203, 64), (1200, 100)])
 @pytest.mark.parametrize("name", AVAILABLE)

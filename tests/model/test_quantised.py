@@ -105,6 +105,23 @@ def test_all_instruction_sets_agree_to_the_last_bit(kind, bits):
 
 
 @pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_matrices_that_share_a_job_give_what_each_gives_alone(kernels, kind, bits):
+    sizes, width = (203, 16, 53), 96
+    layers = [
+        (random_matrix(kind, size, width, seed), torch.randn(size) if seed else None)
+        for seed, size in enumerate(sizes)
+    ]
+    for num_rows in (0, 1, 3, 64, 150):
+        x = torch.randn(num_rows, width)
+        alone = [kernels.quantised(x, weight, bias, bits) for weight, bias in layers]
+        for count in (1, 2, 3):
+            outs = kernels.quantised_linears(x, layers[:count], bits)
+            assert len(outs) == count
+            assert all(map(torch.equal, outs, alone))
+
+
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", AVAILABLE)

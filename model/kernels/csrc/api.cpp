@@ -83,21 +83,24 @@ void tiedlm_close(void* context) { delete static_cast<Context*>(context); }
 
 const char* tiedlm_name(void* context) { return kernels_of(context).name; }
 
-void tiedlm_linear(void* handle, const float* x, const void* weight, int matrix, const float* bias,
-                   float* out, int64_t num_rows, int64_t width, int64_t num_outputs) {
+void tiedlm_linear(void* handle, const float* x, int matrix, int64_t num_rows, int64_t width,
+                   TIEDLM_PRODUCT(0), TIEDLM_PRODUCT(1), TIEDLM_PRODUCT(2)) {
     Context& context = *static_cast<Context*>(handle);
     const Kernels& kernels = context.kernels;
-    const Linear job{x, weight, bias, out, num_rows, width, num_outputs};
     if (num_rows == 0) return;
     const int64_t row_bytes = width * (Matrix(matrix) == Matrix::FLOAT32 ? 4 : 2);
     const int64_t outputs = round_up(PIECE_BYTES / row_bytes + 1, kernels.outputs);
     const int64_t rows = num_rows < 2 * PIECE_ROWS ? num_rows : PIECE_ROWS;
     const int64_t row_pieces = (num_rows + rows - 1) / rows;
-    const int64_t count = row_pieces * ((num_outputs + outputs - 1) / outputs);
-    run(context, count, 2 * num_rows * width * num_outputs, [&](int64_t i) {
+    const Products products{TIEDLM_PRODUCTS};
+    const auto pieces = [&](const Product& product) {
+        return row_pieces * ((product.num_outputs + outputs - 1) / outputs);
+    };
+    run_all(context, products, 2 * num_rows * width, pieces, [&](const Product& p, int64_t i) {
+        const Linear job{x, p.weight, p.bias, p.out, num_rows, width, p.num_outputs};
         const int64_t n = i % row_pieces * rows, o = i / row_pieces * outputs;
         kernels.linear(Matrix(matrix), job, {n, std::min(n + rows, num_rows)},
-                       {o, std::min(o + outputs, num_outputs)});
+                       {o, std::min(o + outputs, p.num_outputs)});
     });
 }
 

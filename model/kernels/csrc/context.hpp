@@ -26,4 +26,32 @@ void run(Context& context, int64_t count, int64_t operations, const F& function)
         count, [](const void* f, int64_t i) { (*static_cast<const F*>(f))(i); }, &function);
 }
 
+// One of several matrices that the same x meets.
+struct Product {
+    const void* weight;
+    const float* bias;
+    float* out;
+    int64_t num_outputs;
+};
+
+constexpr int MAX_PRODUCTS = 3;
+using Products = Product[MAX_PRODUCTS];
+
+// function(product, i) for every i in [0, pieces(product)) of every product, as one job, so that
+// threads wait for one another once. operations: of an output
+template <class P, class F>
+void run_all(Context& context, const Products& products, int64_t operations, const P& pieces,
+             const F& function) {
+    int64_t count = 0, num_outputs = 0;
+    for (const Product& each : products) {
+        count += pieces(each);
+        num_outputs += each.num_outputs;
+    }
+    run(context, count, operations * num_outputs, [&](int64_t i) {
+        const Product* product = products;
+        while (i >= pieces(*product)) i -= pieces(*product++);
+        function(*product, i);
+    });
+}
+
 }  // namespace tiedlm

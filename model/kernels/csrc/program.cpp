@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int MAX_ARGUMENTS = 16;
+constexpr int MAX_ARGUMENTS = 20;
 
 using Played = void (*)(void* context, const int64_t* arguments);
 

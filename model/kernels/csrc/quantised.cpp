@@ -30,10 +30,11 @@ Rounded make_room(const Codes& weight, int64_t num_rows, int64_t block_bytes) {
     return {at, scales, reinterpret_cast<int32_t*>(scales + numbers), num_rows};
 }
 
-int64_t tiles_a_piece(const Codes& weight, int threads) {
-    const int64_t share = weight.tiles() * weight.tile_bytes() / (threads * PIECES_A_THREAD);
+// all: every matrix of a job, as if they were one
+int64_t tiles_a_piece(const Codes& all, int threads) {
+    const int64_t share = all.tiles() * all.tile_bytes() / (threads * PIECES_A_THREAD);
     const int64_t bytes = std::min(std::max(share, LEAST_PIECE), MOST_PIECE);
-    return round_up(bytes / weight.tile_bytes() + 1, 2);
+    return round_up(bytes / all.tile_bytes() + 1, 2);
 }
 
 float scale_of(const Codes& w, const uint8_t* scales, const uint8_t* multiples, int64_t group,
@@ -68,30 +69,37 @@ void look_up(const Codes& w, int64_t row, float* out) {
 
 extern "C" {
 
-// kind: the numbers of CodeKind
-void tiedlm_quantised_linear(void* handle, const float* x, const void* data, const int32_t* kind,
-                             const float* bias, float* out, int64_t num_rows, int64_t width,
-                             int64_t num_outputs, int is_wide) {
+void tiedlm_quantised_linear(void* handle, const float* x, const int32_t* kind, int is_wide,
+                             int64_t num_rows, int64_t width, TIEDLM_PRODUCT(0), TIEDLM_PRODUCT(1),
+                             TIEDLM_PRODUCT(2)) {
     Context& context = *static_cast<Context*>(handle);
     const Quantised& kernels = context.quantised;
     if (num_rows == 0) return;
-    const Codes weight{static_cast<const uint8_t*>(data),
-                       {kind[0], kind[1], kind[2], kind[3], kind[4]},
-                       num_outputs,
-                       width};
+    const Products products{TIEDLM_PRODUCTS};
+    const auto codes = [&](const void* data, int64_t num_outputs) {
+        return Codes{static_cast<const uint8_t*>(data),
+                     {kind[0], kind[1], kind[2], kind[3], kind[4]},
+                     num_outputs,
+                     width};
+    };
+    const Codes all = codes(nullptr, num_outputs0 + num_outputs1 + num_outputs2);
     const int64_t block_bytes = is_wide ? kernels.wide_bytes : kernels.narrow_bytes;
-    const QuantLinear job{weight, make_room(weight, num_rows, block_bytes), bias, out, is_wide != 0};
+    const Rounded inputs = make_room(all, num_rows, block_bytes);
+    const QuantLinear rounding{all, inputs, nullptr, nullptr, is_wide != 0};
     const int64_t to_round = (num_rows + ROUNDED_ROWS - 1) / ROUNDED_ROWS;
     run(context, to_round, OPERATIONS_PER_EXP * num_rows * width, [&](int64_t i) {
-        kernels.round(job, x, {i * ROUNDED_ROWS, std::min((i + 1) * ROUNDED_ROWS, num_rows)});
+        kernels.round(rounding, x, {i * ROUNDED_ROWS, std::min((i + 1) * ROUNDED_ROWS, num_rows)});
     });
-    const int64_t tiles = tiles_a_piece(weight, context.pool.threads());
-    const int64_t row_pieces = (num_rows + MAX_PASS_ROWS - 1) / MAX_PASS_ROWS;
-    const int64_t count = row_pieces * ((weight.tiles() + tiles - 1) / tiles);
-    run(context, count, 2 * num_rows * width * num_outputs, [&](int64_t i) {
-        const int64_t n = i % row_pieces * MAX_PASS_ROWS, t = i / row_pieces * tiles;
+    const int64_t tiles = tiles_a_piece(all, context.pool.threads());
+    const int64_t stripes = (num_rows + MAX_PASS_ROWS - 1) / MAX_PASS_ROWS;
+    const auto pieces = [&](const Product& product) {
+        return stripes * ((codes(nullptr, product.num_outputs).tiles() + tiles - 1) / tiles);
+    };
+    run_all(context, products, 2 * num_rows * width, pieces, [&](const Product& p, int64_t i) {
+        const QuantLinear job{codes(p.weight, p.num_outputs), inputs, p.bias, p.out, is_wide != 0};
+        const int64_t n = i % stripes * MAX_PASS_ROWS, t = i / stripes * tiles;
         kernels.multiply(job, {n, std::min(n + MAX_PASS_ROWS, num_rows)},
-                         {t, std::min(t + tiles, weight.tiles())}, num_rows <= STREAMING_ROWS);
+                         {t, std::min(t + tiles, job.weight.tiles())}, num_rows <= STREAMING_ROWS);
     });
 }
 
