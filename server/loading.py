@@ -7,11 +7,14 @@ It is imported by the thread that loads, so that the port answers before torch i
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from model.huge_pages import use_huge_pages
 from model.kernels import InputBits, choose
 from model.kv_pool import PAGE_SIZE, KVPool, num_bytes_per_token
 from model.large_blocks import give_back_free_memory, give_back_large_blocks
@@ -19,6 +22,7 @@ from model.precision import told
 from model.rounding import write_tensors
 from model.runner import Runner, build_runner, build_transformer
 from model.step import Row, Sampling
+from model.transformer import Transformer
 from server.api.service import ServedModel, SpecialIds
 from server.constrain.masks import Grammars
 from server.engine.engine import Engine
@@ -36,6 +40,8 @@ from weights.inspect import parameters
 from weights.load import load
 from weights.new_folder import check_target, new_folder
 from weights.rope import for_context
+
+log = logging.getLogger(__name__)
 
 
 def load_model(settings: Settings, metrics: Metrics) -> ServedModel:
@@ -73,6 +79,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
     tokenizer = TextTokenizer(checkpoint.tokenizer, config.vocab_size)
     tokenizer.max_token_bytes  # noqa: B018  computed now, not within a request
     give_back_free_memory()
+    threading.Thread(target=_move_weights, args=(transformer,), daemon=True).start()
     special = checkpoint.special
     return ServedModel(
         name=settings.model_name or checkpoint.name,
@@ -108,6 +115,16 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
             speculates=settings.speculation == "auto",
             metrics=metrics,
         ),
+    )
+
+
+def _move_weights(transformer: Transformer) -> None:
+    """By the side: steps are right before it ends, and only slower."""
+    storages = transformer.storages()
+    num_bytes = use_huge_pages(storages)
+    log.info(
+        "huge pages hold %d of %d MB of weights",
+        *(each // 1_000_000 for each in (num_bytes, sum(storages.values()))),
     )
 
 
