@@ -72,28 +72,35 @@ inline void score_tile(const float* queries, int64_t width, int64_t D, const flo
     }
 }
 
-// sums (R,16*D) += weights (R,keys) @ values (keys,16*D); of the last run of 16 `rest` exist
+// Keys of one page that some queries add: weights (R,count), values (count,D).
+struct Part {
+    const float *weights, *values;
+    int64_t count;
+};
+
+// sums (R,16*D) += weights @ values, part after part; of the last run of 16 `rest` exist
 template <class V, int R, int D>
-inline void add_tile(float* sums, int64_t width, const float* weights, int64_t weights_stride,
-                     const float* values, int64_t values_stride, int64_t count, int rest) {
+inline void add_tile(float* sums, int64_t width, const Part* parts, int num_parts,
+                     int64_t weights_stride, int64_t first, int64_t values_stride, int rest) {
     typename V::Reg sum[R][D], value[D];
     TIEDLM_UNROLL for (int r = 0; r < R; ++r)
         TIEDLM_UNROLL for (int d = 0; d < D; ++d)
-            sum[r][d] = V::load(sums + r * width + d * LANES);
-    for (int64_t j = 0; j < count; ++j) {
-        TIEDLM_UNROLL for (int d = 0; d < D; ++d) {
-            const float* at = values + j * values_stride + d * LANES;
-            value[d] = D == 1 && rest < LANES ? V::load(at, rest) : V::load(at);
+            sum[r][d] = V::load(sums + r * width + first + d * LANES);
+    for (const Part* part = parts; part < parts + num_parts; ++part)
+        for (int64_t j = 0; j < part->count; ++j) {
+            TIEDLM_UNROLL for (int d = 0; d < D; ++d) {
+                const float* at = part->values + j * values_stride + first + d * LANES;
+                value[d] = D == 1 && rest < LANES ? V::load(at, rest) : V::load(at);
+            }
+            TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
+                const typename V::Reg weight = V::set(part->weights[r * weights_stride + j]);
+                TIEDLM_UNROLL for (int d = 0; d < D; ++d)
+                    sum[r][d] = V::fma(weight, value[d], sum[r][d]);
+            }
         }
-        TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
-            const typename V::Reg weight = V::set(weights[r * weights_stride + j]);
-            TIEDLM_UNROLL for (int d = 0; d < D; ++d)
-                sum[r][d] = V::fma(weight, value[d], sum[r][d]);
-        }
-    }
     TIEDLM_UNROLL for (int r = 0; r < R; ++r)
         TIEDLM_UNROLL for (int d = 0; d < D; ++d)
-            V::store(sums + r * width + d * LANES, sum[r][d]);
+            V::store(sums + r * width + first + d * LANES, sum[r][d]);
 }
 
 template <class V>
@@ -267,23 +274,22 @@ struct Attending {
     // Keys `keys` of the block to the sums of queries q .. q + R - 1, whose scores begin at row r.
     template <int R>
     void add(int q, int r, int64_t base, Range keys) {
+        if (keys.first >= keys.last) return;
+        Part parts[PAGES];
+        int num_parts = 0;
         for (int64_t j = keys.first; j < keys.last;) {
             const int64_t p = j / page_size, end = (p + 1) * page_size;
             const int64_t next = end < keys.last ? end : keys.last;
             const float* values = page(job.values, base / page_size + p) + j % page_size * D;
-            add_values<R>(q, scores + r * row + lane(j), values, next - j);
+            parts[num_parts++] = {scores + r * row + lane(j), values, next - j};
             j = next;
         }
-    }
-
-    template <int R>
-    void add_values(int q, const float* weights, const float* values, int64_t num_keys) {
         float* to = sums + q * width;
         int64_t d = 0;
         for (; d + V::OUTPUTS * LANES <= D; d += V::OUTPUTS * LANES)
-            add_tile<V, R, V::OUTPUTS>(to + d, width, weights, row, values + d, D, num_keys, LANES);
+            add_tile<V, R, V::OUTPUTS>(to, width, parts, num_parts, row, d, D, LANES);
         for (; d < D; d += LANES)
-            add_tile<V, R, 1>(to + d, width, weights, row, values + d, D, num_keys,
+            add_tile<V, R, 1>(to, width, parts, num_parts, row, d, D,
                               D - d < LANES ? int(D - d) : LANES);
     }
 };
