@@ -43,11 +43,16 @@ inline float coarse_bias(float slope, int64_t position) {
     return to_bfloat16(to_bfloat16(slope) * to_bfloat16(float(position)));
 }
 
+// Pages lie anywhere, so that the processor's own prefetcher finds no stream.
+inline void ask_for(const float* at) { __builtin_prefetch(at, 0, 2); }
+
 // R queries (R,D) times N runs of 16 keys, each (D,16) with rows `keys_stride` apart, of which the
-// first `lanes` exist -> scores[r * scores_stride + 16 * n ..]
+// first `lanes` exist -> scores[r * scores_stride + 16 * n ..]; meanwhile what lies at the same
+// places of `ahead` is asked for, if that is not null
 template <class V, int R, int N, bool WHOLE>
 inline void score_tile(const float* queries, int64_t width, int64_t D, const float* const* keys,
-                       int64_t keys_stride, int lanes, float* scores, int64_t scores_stride) {
+                       const float* const* ahead, int64_t keys_stride, int lanes, float* scores,
+                       int64_t scores_stride) {
     typename V::Reg sum[R][N], key[N];
     for (int64_t first = 0; first < D; first += CHAIN) {
         TIEDLM_UNROLL for (int r = 0; r < R; ++r)
@@ -57,6 +62,7 @@ inline void score_tile(const float* queries, int64_t width, int64_t D, const flo
             TIEDLM_UNROLL for (int n = 0; n < N; ++n) {
                 const float* at = keys[n] + d * keys_stride;
                 key[n] = WHOLE ? V::load(at) : V::load(at, lanes);
+                if (ahead != nullptr) ask_for(ahead[n] + d * keys_stride);
             }
             TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
                 const typename V::Reg query = V::set(queries[r * width + d]);
@@ -72,9 +78,10 @@ inline void score_tile(const float* queries, int64_t width, int64_t D, const flo
     }
 }
 
-// Keys of one page that some queries add: weights (R,count), values (count,D).
+// Keys of one page that some queries add: weights (R,count), values (count,D). ahead: null, or what
+// to ask for meanwhile, as long as the values.
 struct Part {
-    const float *weights, *values;
+    const float *weights, *values, *ahead;
     int64_t count;
 };
 
@@ -89,8 +96,10 @@ inline void add_tile(float* sums, int64_t width, const Part* parts, int num_part
     for (const Part* part = parts; part < parts + num_parts; ++part)
         for (int64_t j = 0; j < part->count; ++j) {
             TIEDLM_UNROLL for (int d = 0; d < D; ++d) {
-                const float* at = part->values + j * values_stride + first + d * LANES;
-                value[d] = D == 1 && rest < LANES ? V::load(at, rest) : V::load(at);
+                const int64_t at = j * values_stride + first + d * LANES;
+                value[d] = D == 1 && rest < LANES ? V::load(part->values + at, rest)
+                                                  : V::load(part->values + at);
+                if (part->ahead != nullptr) ask_for(part->ahead + at);
             }
             TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
                 const typename V::Reg weight = V::set(part->weights[r * weights_stride + j]);
@@ -143,6 +152,10 @@ struct Attending {
     }
 
     void run() {
+        const int64_t block = PAGES * page_size, end = visible(count - 1).last;
+        const int64_t begin = visible(0).first / block * block;
+        for (int64_t p = begin / page_size; p < begin / page_size + PAGES && p * page_size < end; ++p)
+            for (int64_t i = 0; i < D * page_size; i += LANES) ask_for(page(job.keys, p) + i);
         for (int r = 0; r < count; ++r) {
             largest[r] = -__builtin_inff();
             for (int64_t d = 0; d < D; ++d)
@@ -150,8 +163,7 @@ struct Attending {
             for (int64_t d = 0; d < width; ++d) sums[r * width + d] = 0.0f;
             V::store(totals + r * LANES, V::zero());
         }
-        const int64_t block = PAGES * page_size, end = visible(count - 1).last;
-        for (int64_t base = visible(0).first / block * block; base < end; base += block)
+        for (int64_t base = begin; base < end; base += block)
             for (int r = 0; r < count; r += V::ROWS)
                 look_any<V::ROWS>(r, count - r < V::ROWS ? count - r : V::ROWS, base);
         for (int r = 0; r < count; ++r) {
@@ -197,13 +209,17 @@ struct Attending {
 
     template <int R>
     void score(int q, int64_t page_of_block, int64_t first, int64_t last) {
-        const float* keys[PAGES];
+        const float *keys[PAGES], *values[PAGES];
+        const auto* ahead = q == 0 ? values : nullptr;  // the first asks for all
         int64_t p = first;
         if (page_size == LANES)
             for (; p + V::OUTPUTS <= last; p += V::OUTPUTS) {
-                for (int i = 0; i < V::OUTPUTS; ++i) keys[i] = page(job.keys, page_of_block + p + i);
-                score_tile<V, R, V::OUTPUTS, true>(queries + q * width, width, D, keys, page_size,
-                                                   LANES, scores + p * LANES, row);
+                for (int i = 0; i < V::OUTPUTS; ++i) {
+                    keys[i] = page(job.keys, page_of_block + p + i);
+                    values[i] = page(job.values, page_of_block + p + i);
+                }
+                score_tile<V, R, V::OUTPUTS, true>(queries + q * width, width, D, keys, ahead,
+                                                   page_size, LANES, scores + p * LANES, row);
             }
         for (; p < last; ++p)
             for (int64_t i = 0; i < runs; ++i) {
@@ -211,10 +227,10 @@ struct Attending {
                 keys[0] = page(job.keys, page_of_block + p) + i * LANES;
                 float* out = scores + (p * runs + i) * LANES;
                 if (left >= LANES)
-                    score_tile<V, R, 1, true>(queries + q * width, width, D, keys, page_size, LANES,
-                                              out, row);
+                    score_tile<V, R, 1, true>(queries + q * width, width, D, keys, nullptr, page_size,
+                                              LANES, out, row);
                 else
-                    score_tile<V, R, 1, false>(queries + q * width, width, D, keys, page_size,
+                    score_tile<V, R, 1, false>(queries + q * width, width, D, keys, nullptr, page_size,
                                                int(left), out, row);
             }
     }
@@ -280,8 +296,12 @@ struct Attending {
         for (int64_t j = keys.first; j < keys.last;) {
             const int64_t p = j / page_size, end = (p + 1) * page_size;
             const int64_t next = end < keys.last ? end : keys.last;
-            const float* values = page(job.values, base / page_size + p) + j % page_size * D;
-            parts[num_parts++] = {scores + r * row + lane(j), values, next - j};
+            const int64_t index = base / page_size + p, first = j % page_size * D;
+            const float* values = page(job.values, index) + first;
+            // The first group of an item asks for the next block's keys.
+            const bool asks = q == 0 && (index + PAGES) * page_size < visible(count - 1).last;
+            const float* ahead = asks ? page(job.keys, index + PAGES) + first : nullptr;
+            parts[num_parts++] = {scores + r * row + lane(j), values, ahead, next - j};
             j = next;
         }
         float* to = sums + q * width;
