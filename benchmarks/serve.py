@@ -26,7 +26,7 @@ from weights.catalog import resolve
 
 MODEL = "smollm2-135m-instruct"
 THREADS = os.cpu_count() or 1
-PAIRS = 3
+PAIRS = 5
 IDLE = "import torch, fastapi, uvicorn, sys; print('up', flush=True); sys.stdin.read()"
 
 
@@ -57,19 +57,19 @@ def memory(server: Server) -> dict[str, Any]:
     }
 
 
-def transformers_decode() -> Callable[[list[int], int], float]:
-    """-> tokens a second of generate() on a prompt."""
+def transformers_generate() -> Callable[[list[list[int]], int], float]:
+    """-> tokens a second of generate() on a batch of prompts of one length."""
     path = resolve(MODEL)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32
     ).eval()
 
-    def run(prompt: list[int], max_tokens: int) -> float:
+    def run(prompts: list[list[int]], max_tokens: int) -> float:
         started = time.perf_counter()
         model.generate(
-            torch.tensor([prompt]), max_new_tokens=max_tokens, do_sample=False, eos_token_id=None
+            torch.tensor(prompts), max_new_tokens=max_tokens, do_sample=False, eos_token_id=None
         )
-        return max_tokens / (time.perf_counter() - started)
+        return len(prompts) * max_tokens / (time.perf_counter() - started)
 
     return run
 
@@ -115,7 +115,7 @@ def overhead_ms(url: str) -> list[float]:
 def main() -> None:
     flags = (MODEL, "--precision", "float32", "--speculation", "off", "--threads", str(THREADS))
     flags += ("--max-batch", "16", "--kv-cache-tokens", "16384")
-    theirs = transformers_decode()
+    theirs = transformers_generate()
     torch.set_num_threads(THREADS)
     with Server(*flags) as server, Server(*flags, "--prefix-cache", "off") as uncached:
         one_stream(server.url, 1)
@@ -123,7 +123,13 @@ def main() -> None:
         result: dict[str, Any] = {"ready_s": round(server.ready_seconds, 2)}
         result["decode_over_transformers"] = spread(
             [
-                one_stream(server.url, 100 + i) / theirs(random_prompts(1, 128, 200 + i)[0], 64)
+                one_stream(server.url, 100 + i) / theirs(random_prompts(1, 128, 200 + i), 64)
+                for i in range(PAIRS)
+            ]
+        )
+        result["sixteen_streams_over_transformers"] = spread(
+            [
+                sixteen_streams(server.url, 700 + i) / theirs(random_prompts(16, 128, 800 + i), 64)
                 for i in range(PAIRS)
             ]
         )
