@@ -20,6 +20,7 @@ from model.attention import Scoring
 from model.embedding import TiedEmbedding
 from model.kernels import Kernels, Pairs
 from model.linear import Linear, together
+from model.norms import AllHeadsNorm, Norm
 from weights.checkpoint import LayerType
 
 Activation = Callable[[Tensor, Tensor | None], Tensor]  # x and up -> f(x) * up, or f(x)
@@ -33,42 +34,6 @@ class Memory(Protocol):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """Remember k and v (N,K,D), then let q (N,H,D) look at all it may -> (N,H,D)."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RMSNorm:
-    weight: Tensor  # (C,) or (D,)
-    eps: float
-    kernels: Kernels
-
-    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        return self.kernels.rms_norm(x, self.weight, self.eps, onto)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerNorm:
-    """With weights (H,D) a norm over each head, whose weights are its own."""
-
-    weight: Tensor
-    bias: Tensor | None
-    eps: float
-    kernels: Kernels
-
-    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        return self.kernels.layer_norm(x, self.weight, self.bias, self.eps, onto)
-
-
-@dataclass(frozen=True, slots=True)
-class AllHeadsNorm:
-    """One norm over all heads together."""
-
-    norm: RMSNorm
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.norm(x.flatten(1)).view_as(x)
-
-
-Norm = RMSNorm | LayerNorm
 
 
 @dataclass(frozen=True, slots=True)

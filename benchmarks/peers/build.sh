@@ -11,7 +11,7 @@ mkdir -p "$folder"
 if [ ! -x "$folder/llama/bin/llama-server" ]; then
   sources=$folder/llama/src
   mkdir -p "$sources"
-  "$python" -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation --dest "$sources" "llama-cpp-python==$version"
+  "$python" -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest "$sources" "llama-cpp-python==$version"
   tar --extract --gzip --file "$sources"/llama_cpp_python-"$version".tar.gz --directory "$sources"
   cmake -S "$sources/llama_cpp_python-$version/vendor/llama.cpp" -B "$folder/llama" -DCMAKE_BUILD_TYPE=Release \
     -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \

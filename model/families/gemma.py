@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from model.assemble import Parts
 from model.families.pieces import attention, decoder, gated_mlp
-from model.transformer import Block, RMSNorm, Transformer
+from model.norms import RMSNorm
+from model.transformer import Block, Transformer
 from weights.checkpoint import ModelConfig
 
 

@@ -11,7 +11,8 @@ import torch
 
 from model.assemble import Parts
 from model.families.pieces import attention, clipped, decoder, gated_mlp, rms_norm
-from model.transformer import AllHeadsNorm, Block, LayerNorm, Transformer
+from model.norms import AllHeadsNorm, LayerNorm
+from model.transformer import Block, Transformer
 from weights.checkpoint import ModelConfig
 
 

@@ -16,23 +16,20 @@ from model.assemble import Parts
 from model.attention import Scoring
 from model.embedding import TiedEmbedding
 from model.linear import Linear
+from model.norms import AllHeadsNorm, LayerNorm, Norm, RMSNorm
 from model.precision import Role
 from model.rope import inverse_frequencies
 from model.transformer import (
     QKV,
-    AllHeadsNorm,
     Attention,
     Block,
     ClippedQKV,
     FusedQKV,
     GatedMLP,
     GroupedQKV,
-    LayerNorm,
-    Norm,
     ParallelBlock,
     PlainMLP,
     PostNormBlock,
-    RMSNorm,
     Scaled,
     SeparateQKV,
     Transformer,

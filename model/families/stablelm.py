@@ -11,7 +11,8 @@ import torch
 
 from model.assemble import Parts
 from model.families.pieces import attention, decoder, gated_mlp, layer_norm
-from model.transformer import Block, LayerNorm, ParallelBlock, Transformer
+from model.norms import LayerNorm
+from model.transformer import Block, ParallelBlock, Transformer
 from weights.checkpoint import ModelConfig
 
 

@@ -39,8 +39,8 @@ NUM_CLIENTS = 6
 def serve_real(port=0):
     flags = ("--kv-cache-tokens", "8192", "--max-context", "2048")
     started = Server(*flags, command=[*TIEDLM, "serve", MODEL], port=port)
-    started.http.timeout = 300
-    return started.ready(patience=300)
+    started.http.timeout = 120
+    return started.ready(patience=120)
 
 
 def answers(server):
@@ -97,7 +97,7 @@ def run(*command, limit=None, **env):
         env=clean_environment() | env,
         capture_output=True,
         text=True,
-        timeout=5 * PATIENCE,  # torch and a model are loaded first
+        timeout=PATIENCE,
         preexec_fn=set_limit,
     )
 
@@ -223,7 +223,7 @@ def test_a_bug_while_loading_ends_the_server_instead_of_leaving_it_unready_for_e
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=5 * PATIENCE,
+        timeout=PATIENCE,
     )
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()

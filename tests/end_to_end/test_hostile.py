@@ -4,15 +4,15 @@ in the documented shape, in bounded time and memory, and the next request is ans
 """
 
 import json
-import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.running import ROOT, TIEDLM, Server, is_idle, request_bytes
 
-MAX_SECONDS = 2.0  # of the server's processor time: a busy machine must not decide
+MAX_SECONDS = 2.0  # from the request's first byte to the answer's last
 MAX_GROWTH = 50 * 2**20
 SIZE = 1_000_000
 REGEX_BOMB = {"type": "regex", "pattern": "((a{1000}){1000}){1000}"}
@@ -69,12 +69,6 @@ def smollm():
         yield server.ready(patience=600)
 
 
-def processor_seconds(pid):
-    """Of the process and of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
 def peak_bytes(pid):
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
 
@@ -88,12 +82,12 @@ def test_what_is_hostile_is_refused_cheaply_and_the_next_is_answered(smollm, bod
     before = smollm.generate(**CANARY)["choices"]
     pid = smollm.process.pid
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is counted from here
-    spent, held = processor_seconds(pid), peak_bytes(pid)
+    held, asked = peak_bytes(pid), time.monotonic()
     answer = smollm.raw(request_bytes(body))
+    assert time.monotonic() - asked < MAX_SECONDS
     assert answer.status == 400
     assert set(answer.error) == {"message", "type", "param", "code"}
     assert len(answer.body) <= 8192
-    assert processor_seconds(pid) - spent < MAX_SECONDS
     assert peak_bytes(pid) - held < MAX_GROWTH
     assert smollm.generate(**CANARY)["choices"] == before
     assert is_idle(smollm)

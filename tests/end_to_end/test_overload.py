@@ -4,7 +4,6 @@ queue's doing and not the machine's.
 """
 
 import json
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -66,13 +65,9 @@ def test_what_is_accepted_keeps_its_latency_and_the_rest_is_told_at_once(small):
     assert len(over) >= 0.8 * len(at_capacity)
     assert over[len(over) // 2] <= 1.3 * at_capacity[len(at_capacity) // 2]
     assert over[-1] <= 1.5 * at_capacity[-1]
-    # By the server's own clock; a client on a busy machine waits for the machine as well.
-    times = sorted(float(ms) for ms in re.findall(r"generate 429 ([\d.]+)ms", "".join(small.log)))
-    assert len(times) == len(refused)
-    assert times[len(times) // 2] < 50
-    assert times[int(0.9 * len(times))] < 250
     waits = sorted(seconds for seconds, _ in refused)
-    assert waits[int(0.9 * len(waits))] < 0.5 * over[len(over) // 2]
+    assert waits[len(waits) // 2] < 0.05
+    assert waits[int(0.99 * len(waits))] < 0.25
     assert all(int(after) >= 1 for _, after in refused)
     eventually(lambda: is_idle(small))
     assert small.generate("ab", max_tokens=5)["usage"]["completion_tokens"] == 5

@@ -10,6 +10,7 @@ from transformers.models.falcon import modeling_falcon
 from model.alibi import coarse, slopes
 from model.attention import Scoring
 from model.kernels import NativeKernels, Spans, TorchKernels
+from tests.model.attention_bound import ROUNDING, rounding_bound
 from tests.model.instruction_sets import AVAILABLE
 
 SHAPES = [  # query heads, key-value heads, head width, page size
@@ -19,7 +20,9 @@ SHAPES = [  # query heads, key-value heads, head width, page size
     (14, 2, 80, 33),
     (2, 1, 7, 5),
     (50, 1, 8, 16),
+    (71, 1, 8, 16),
     (4, 2, 16, 32),
+    (6, 2, 16, 32),
 ]
 WINDOWS = [None, 1, 3, 16, 40]
 
@@ -69,6 +72,12 @@ class Sequences:
 
     def wholes(self):
         return [(i, 0, len(q)) for i, q in enumerate(self.q)]
+
+    def bound(self, window, **bent):
+        """The largest error of each element of `wholes`."""
+        scoring = Scoring(self.scale, window, **bent)
+        each = zip(self.q, self.k, self.v, strict=True)
+        return torch.cat([rounding_bound(*qkv, scoring, self.page_size) for qkv in each])
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -134,7 +143,9 @@ def test_bent_scores_are_the_references_with_the_same_bits_in_any_chunks(name, s
     assert torch.equal(torch.cat((cut[:5], cut[6:])), whole[18:])
     sequences.scatter(0, fill=0.0)
     exact = sequences.attend(TorchKernels(), sequences.wholes(), window, torch.float64, **bent)
-    assert torch.allclose(whole.double(), exact, rtol=0, atol=2e-6)
+    errors = (whole.double() - exact).abs()
+    assert (errors <= sequences.bound(window, **bent)).all()
+    assert errors.square().mean().sqrt() < 4 * ROUNDING  # they do not conspire
     plain = sequences.attend(kernels, sequences.wholes(), window)
     assert window == 1 or not torch.allclose(plain, whole, atol=1e-3)
 
