@@ -16,8 +16,9 @@ MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25  # Linux's mman-common.h; the second since
 
 def use_huge_pages(storages: Mapping[int, int]) -> int:
     """
-    storages: address -> bytes of memory that stays -> how many of them are in huge pages now, or
-    will be soon. 0 where the system has none or they are switched off.
+    storages: address -> bytes of memory that stays -> how many of them lie in huge pages now. 0
+    where the system has none or they are switched off, or does this in its own time (before Linux
+    6.1), or where the memory is a file's.
 
     What is there is moved, at some 2 GB/s; others may read it meanwhile.
     """
@@ -28,11 +29,9 @@ def use_huge_pages(storages: Mapping[int, int]) -> int:
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     moved = 0
     for first, last in _ranges(storages):
-        start, end = -(-first // size) * size, last // size * size
-        if start >= end or madvise(start, end - start, MADV_HUGEPAGE):
-            continue
-        madvise(start, end - start, MADV_COLLAPSE)  # an older system does it in its own time
-        moved += end - start
+        for page in range(-(-first // size) * size, last - size + 1, size):
+            if not madvise(page, size, MADV_HUGEPAGE) and not madvise(page, size, MADV_COLLAPSE):
+                moved += size
     return moved
 
 
