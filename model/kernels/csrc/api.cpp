@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t PIECE_BYTES = 96 << 10;    // of weights: they stay in the second-level cache
 constexpr int64_t PIECE_ROWS = 96;           // a multiple of every register tile's
 constexpr int64_t GATE_ELEMENTS = 16 << 10;  // a piece
+constexpr int64_t OPERATIONS_PER_CACHED = 8;  // two products, and reading it from memory takes longer
 
 bool is_supported(const Kernels& kernels) {
 #ifdef TIEDLM_X86
@@ -62,7 +63,7 @@ int64_t operations(const Attention& job, const std::vector<Item>& items) {
         const int64_t seen = job.window > 0 ? std::min(keys, job.window) : keys;
         pairs += seen * item.num_tokens * item.num_heads;
     }
-    return 2 * pairs * job.head_dim;
+    return OPERATIONS_PER_CACHED * pairs * job.head_dim;
 }
 
 const Kernels& kernels_of(void* handle) { return static_cast<Context*>(handle)->kernels; }
