@@ -34,7 +34,7 @@ KIND_NUMBERS = {  # quantised.hpp: CodeKind
     for kind in KINDS.values()
 }
 Layer = tuple[Tensor | QuantTensor, Tensor | None]  # weight (O,C), bias (O,)
-INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
+INSTRUCTION_SETS = ("avx512", "avx2", "neon", "portable")  # best first
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 MAX_PRODUCTS = 3  # context.hpp

@@ -20,16 +20,22 @@ bool is_supported(const Kernels& kernels) {
     if (&kernels == &avx512) return __builtin_cpu_supports("avx512f");
     if (&kernels == &avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
+#ifdef TIEDLM_NEON
+    if (&kernels == &neon) return true;
+#endif
     return &kernels == &portable;
 }
 
 // AVX-512 came before its byte products: such a processor has AVX2's.
-const Quantised& quantised_for(const Kernels& kernels) {
+const Quantised& quantised_for([[maybe_unused]] const Kernels& kernels) {
 #ifdef TIEDLM_X86
     const bool has_vnni =
         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
     if (&kernels == &avx512 && has_vnni) return quantised_vnni;
     if (&kernels != &portable && __builtin_cpu_supports("f16c")) return quantised_avx2;
+#endif
+#ifdef TIEDLM_DOT_PRODUCT
+    if (&kernels == &neon && has_dot_product()) return quantised_neon;
 #endif
     return quantised_portable;
 }
@@ -37,6 +43,9 @@ const Quantised& quantised_for(const Kernels& kernels) {
 const Kernels* const ALL[] = {
 #ifdef TIEDLM_X86
     &avx512, &avx2,
+#endif
+#ifdef TIEDLM_NEON
+    &neon,
 #endif
     &portable};
 

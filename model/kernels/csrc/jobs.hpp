@@ -128,6 +128,13 @@ extern const Kernels portable;
 #define TIEDLM_X86 1  // the vector files select their instructions by GCC's target pragma
 extern const Kernels avx2, avx512;
 #endif
+#if defined(__aarch64__) && defined(__ARM_NEON)
+#define TIEDLM_NEON 1
+#if defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__)
+#define TIEDLM_DOT_PRODUCT 1  // compiled for, or by GCC's target pragma
+#endif
+extern const Kernels neon;
+#endif
 
 // Static: a copy compiled for one instruction set must not become everyone's.
 static inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }

@@ -95,5 +95,9 @@ extern const Quantised quantised_portable;
 #ifdef TIEDLM_X86
 extern const Quantised quantised_avx2, quantised_vnni;
 #endif
+#ifdef TIEDLM_DOT_PRODUCT
+extern const Quantised quantised_neon;
+bool has_dot_product();  // this processor, for bytes
+#endif
 
 }  // namespace tiedlm
