@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from model.kernels.arguments import floats, ids
 from model.kernels.interface import Output, Projected, Wanted
 from model.kernels.matrices import KIND_NUMBERS, MATRICES, codes
+from model.kernels.parts import by_parts
 from model.kernels.tape import Tape
 from weights.quant import QuantTensor
 
@@ -22,6 +24,9 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
 }
 
 
+MAX_ROWS = 1024  # at a time: for 262,144 tokens 16 MB are then held of the largest of each 64
+
+
 class NativeProjection:
     """A part of NativeKernels, which opens the library."""
 
@@ -29,6 +34,9 @@ class NativeProjection:
     _context: int
 
     def project(self, hidden: Tensor, output: Output, wanted: Wanted) -> Projected:
+        return by_parts(partial(self._project, output), hidden, wanted, MAX_ROWS)
+
+    def _project(self, output: Output, hidden: Tensor, wanted: Wanted) -> Projected:
         hidden = hidden.contiguous()
         (num_rows, width), (vocab_size, columns) = hidden.shape, output.table.shape
         assert columns == width

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from model.kernels.interface import Draw, Kernels, Output, Projected, Wanted
+from model.kernels.parts import by_parts
 from weights.quant import QuantTensor
 
+CHUNK_BYTES = 64 << 20  # of logits, held at a time
 GREEDY = Draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, uniform=0.0)
 
 
@@ -23,6 +27,11 @@ def logits(kernels: Kernels, hidden: Tensor, output: Output) -> Tensor:
 
 
 def project(kernels: Kernels, hidden: Tensor, output: Output, wanted: Wanted) -> Projected:
+    size = max(1, CHUNK_BYTES // (4 * output.table.shape[0]))
+    return by_parts(partial(_project, kernels, output), hidden, wanted, size)
+
+
+def _project(kernels: Kernels, output: Output, hidden: Tensor, wanted: Wanted) -> Projected:
     whole = logits(kernels, hidden, output)
     sums = kernels.log_sum_exp(whole)
     top = _top(kernels, whole, wanted, sums)

@@ -128,6 +128,25 @@ def test_a_row_knows_no_neighbour_and_no_thread(kernels):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[row])
 
 
+def test_many_rows_are_those_of_a_few_at_a_time(kernels, monkeypatch):
+    torch.manual_seed(5)
+    output, hidden = Output(torch.randn(300, 16)), torch.randn(25, 16)
+    whole = [each.project(hidden, output, w) for each, w in _everyone(kernels, 25)]
+    monkeypatch.setattr("model.kernels.native_projection.MAX_ROWS", 7)
+    monkeypatch.setattr("model.kernels.reference_projection.CHUNK_BYTES", 4 * 300 * 6)
+    for before, (each, wanted) in zip(whole, _everyone(kernels, 25), strict=True):
+        after = each.project(hidden, output, wanted)
+        assert after.top_ids.tolist() == before.top_ids.tolist()
+        if each is kernels:
+            assert is_equal(after, before)
+
+
+def _everyone(kernels, num_rows):
+    ids = torch.arange(2 * num_rows).view(num_rows, 2)
+    wishes = (Wanted(ids, 4, entropies=True), Wanted(top=1, sums=False), Wanted())
+    return [(each, wanted) for each in (kernels, TorchKernels()) for wanted in wishes]
+
+
 def _row(wanted, row):
     return Wanted(wanted.ids[row : row + 1], wanted.top, entropies=wanted.entropies)
 

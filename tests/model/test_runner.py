@@ -97,10 +97,12 @@ def test_drafts_are_answered_as_one_token_after_another_would_be(runner, samplin
         assert sampled.drawn == tuple(one_by_one[:num_drawn])
 
 
-def test_scores_of_a_prompt_do_not_depend_on_the_chunk_of_logits(runner, monkeypatch):
+@pytest.mark.parametrize("ask", [Ask(top=3, summary=True), Ask(top=3, ids=(4,))])
+def test_scores_of_a_prompt_do_not_depend_on_the_chunk_of_logits(runner, monkeypatch, ask):
     text = [random.Random(0).randrange(512) for _ in range(50)]
-    row = Row(text[:-1], 0, [0, 1, 2, 3], targets=text[1:], targets_ask=Ask(top=3, summary=True))
+    row = Row(text[:-1], 0, [0, 1, 2, 3], targets=text[1:], targets_ask=ask)
     (whole,) = runner.step([row])
+    monkeypatch.setattr("model.kernels.native_projection.MAX_ROWS", 7)
     monkeypatch.setattr(model.answers, "CHUNK_BYTES", 7 * 512 * 8)
     (chunked,) = runner.step([row])
     assert len(whole.scored) == len(whole.scored_reports) == 49
