@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from model import blockwise
 from model.distribution import Told, reports, scores
 from model.embedding import TiedEmbedding
 from model.kernels import Draw, Kernels
@@ -51,6 +52,8 @@ def answer_places(
     places: Sequence[Place], hidden: Tensor, embedding: TiedEmbedding
 ) -> list[Answer]:
     """hidden (R,C) at each -> what was drawn there; where nothing is, the report to its ask."""
+    if all(map(_is_blockwise, places)):
+        return blockwise.answer([place.row for place in places], hidden, embedding)
     answers: list[Answer] = []
     has_more = any(is_shifted(place.row) or place.is_processed for place in places)
     # Logits; where it is asked for, shifted logits and the processed distributions as well.
@@ -58,6 +61,13 @@ def answer_places(
         settled = [replace(place, row=_settle(place.row)) for place in places[part]]
         answers += _answer(settled, embedding.logits(hidden[part]), embedding.kernels)
     return answers
+
+
+def _is_blockwise(place: Place) -> bool:
+    """Nothing is done to the logits before the likeliest token, if any, is drawn."""
+    row = place.row
+    is_greedy = row.sampling is None or row.sampling.temperature == 0.0
+    return is_greedy and not is_shifted(row) and blockwise.serves(row.ask)
 
 
 def _settle(row: Row) -> Row:
@@ -153,6 +163,8 @@ def score_targets(
     hidden (N,C) and the token that follows each, (N,) -> its score in the model's own distribution,
     and reports.
     """
+    if blockwise.serves(ask):
+        return blockwise.score(hidden, targets, ask, embedding)
     found: list[Score] = []
     told: list[Report] = []
     # Logits, and nearly as many again twice where a mass is summed.

@@ -103,7 +103,7 @@ def reports(ask: Ask, told: Told, kernels: Kernels) -> list[Report]:
         return [Report()] * len(told.logits)
     ids = torch.tensor(ask.ids, dtype=torch.long)
     # abs: certainty is 0, not -0.
-    entropies = kernels.entropy(told.values, told.sums).abs().tolist() if ask.summary else []
+    entropies = kernels.entropy(told.values).abs().tolist() if ask.summary else []
     sums = told.log_sum_exp(kernels).tolist() if ask.summary else []
     masses = mass(told, ask.members, kernels) if ask.members is not None else []
     return [

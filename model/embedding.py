@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.kernels import Kernels
+from model.kernels import Kernels, Output, Projected, Wanted
+from model.kernels.reference_projection import logits
 from weights.quant import QuantTensor
 
 
@@ -45,12 +46,14 @@ class TiedEmbedding:
             rows = F.embedding(tokens, self.table).to(torch.float32)
         return rows if self.scale == 1.0 else rows * self.scale
 
+    @property
+    def output(self) -> Output:
+        return Output(self.table, self.logit_scale, self.logit_cap)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (N,C) float32 -> (N,V) float32."""
-        if isinstance(self.table, QuantTensor):
-            logits = self.kernels.quantised(hidden, self.table)
-        else:
-            logits = self.kernels.linear(hidden, self.table)
-        if self.logit_scale != 1.0:
-            logits = logits.mul_(self.logit_scale)
-        return logits if self.logit_cap is None else self.kernels.cap(self.logit_cap, logits)
+        return logits(self.kernels, hidden, self.output)
+
+    def project(self, hidden: Tensor, wanted: Wanted) -> Projected:
+        """hidden (N,C) float32 -> what is wanted of its logits, which are never whole."""
+        return self.kernels.project(hidden, self.output, wanted)

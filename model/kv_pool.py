@@ -7,6 +7,8 @@ P pages of `page_size` tokens, L layers, K key-value heads, D head width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,10 +51,10 @@ class KVPool:
             self._last_hidden = torch.from_numpy(np.zeros(shape, np.float32))
         self._last_hidden[pages] = hidden
 
-    def last_hidden(self, page: int) -> Tensor:
-        """(1,C) at the last token of a full page: what any token after it is scored from."""
+    def last_hidden(self, pages: Sequence[int]) -> Tensor:
+        """(M,C) at the last tokens of full pages: what follows each is told from these."""
         assert self._last_hidden is not None
-        return self._last_hidden[page : page + 1]
+        return self._last_hidden[torch.tensor(pages)]
 
     def clear(self, pages: Tensor) -> None:
         """Make pages safe to hand on after a step that went wrong in them."""

@@ -6,6 +6,9 @@ Tokens of all rows lie behind one another, in the order the rows came in.
 Worked example, page_size 4: a row with tokens [9], start 5, pages [7, 2] has position 5, which is
 offset 1 of its second page, so its key goes to slot 2*4 + 1 = 9. It may see six keys: four of page
 7 and two of page 2; with a window of 2, those of page 2 alone.
+
+A row without tokens adds nothing to the N: its sequence ends with a full page, whose last hidden
+state is kept, and is told of from that.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ class Batch:
     firsts: tuple[int, ...]  # where each row's tokens begin
     spans: Spans
     filled: tuple[tuple[int, int], ...]  # where a page's last token is among the N, and the page
+    ends: tuple[int, ...]  # where each row's last token is among the N; without tokens, where its
+    # kept hidden state is, if those lie behind the N in the order of `kept`
+    kept: tuple[int, ...]  # the last pages of rows without tokens
 
 
 def plan(rows: Sequence[Row], page_size: int) -> Batch:
@@ -39,8 +45,16 @@ def plan(rows: Sequence[Row], page_size: int) -> Batch:
     spans: list[tuple[int, int, int, int]] = []
     pages: list[int] = []
     filled: list[tuple[int, int]] = []
+    ends: list[int] = []
+    kept: list[int] = []
+    num_tokens = sum(len(row.tokens) for row in rows)
     for row in rows:
         spans.append((len(tokens), row.start, len(row.tokens), len(pages)))
+        if row.tokens:
+            ends.append(len(tokens) + len(row.tokens) - 1)
+        else:
+            ends.append(num_tokens + len(kept))
+            kept.append(row.pages[row.start // page_size - 1])
         tokens.extend(row.tokens)
         pages.extend(row.pages)
         end = row.start + len(row.tokens)
@@ -52,12 +66,14 @@ def plan(rows: Sequence[Row], page_size: int) -> Batch:
             for index in range(row.start // page_size, end // page_size)
         ]
     return Batch(
-        torch.tensor(tokens),
-        torch.tensor(positions),
-        torch.tensor(slots),
+        torch.tensor(tokens, dtype=torch.int64),
+        torch.tensor(positions, dtype=torch.int64),
+        torch.tensor(slots, dtype=torch.int64),
         tuple(first for first, *_ in spans),
         Spans(torch.tensor(spans), torch.tensor(pages)),
         tuple(filled),
+        tuple(ends),
+        tuple(kept),
     )
 
 

@@ -74,16 +74,24 @@ class Runner:
         """
         batch = plan(rows, self.page_size)
         self._copy_pages(rows)
-        hidden = self.forward(batch)
-        if not self._kernels.is_finite(hidden):
-            self.pool.clear(batch.slots // self.page_size)
-            raise FloatingPointError("the model's hidden states are not finite")
-        self._keep_hidden(batch, hidden)
+        hidden = self._states(batch)
         answers = self._answer(rows, batch, hidden)
         return [
             self._sampled(row, answers.get(r, []), hidden[first:])
             for r, (row, first) in enumerate(zip(rows, batch.firsts, strict=True))
         ]
+
+    def _states(self, batch: Batch) -> Tensor:
+        """-> (N,C), and behind them those kept of the pages that rows without tokens end with."""
+        kept = self.pool.last_hidden(batch.kept) if batch.kept else None
+        if kept is not None and not len(batch.tokens):
+            return kept
+        hidden = self.forward(batch)
+        if not self._kernels.is_finite(hidden):
+            self.pool.clear(batch.slots // self.page_size)
+            raise FloatingPointError("the model's hidden states are not finite")
+        self._keep_hidden(batch, hidden)
+        return hidden if kept is None else torch.cat((hidden, kept))
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (N,C), normed and ready for `embedding.logits`."""
@@ -111,10 +119,9 @@ class Runner:
         for r, row in enumerate(rows):
             if row.sampling is None and row.ask is None:
                 continue
-            end = batch.firsts[r] + len(row.tokens) - 1
             for i in range(row.num_drafts + 1):
                 places.append(Place(row, i))
-                ends.append(end - row.num_drafts + i)
+                ends.append(batch.ends[r] - row.num_drafts + i)
                 owners.append(r)
         if not places:
             return {}
@@ -132,7 +139,7 @@ class Runner:
             return Sampled(drawn, report)
         targets = torch.tensor(row.targets)
         if row.first_target < 0:
-            before = self.pool.last_hidden(row.pages[row.start // self.page_size - 1])
+            before = self.pool.last_hidden([row.pages[row.start // self.page_size - 1]])
             states = torch.cat((before, hidden[: len(targets) - 1]))
         else:
             states = hidden[row.first_target : row.first_target + len(targets)]

@@ -45,7 +45,8 @@ class Ask:
 class Row:
     """One sequence's share of a step."""
 
-    tokens: Sequence[int]  # not yet in the cache: a prompt chunk, or the token drawn last + drafts
+    tokens: Sequence[int]  # not yet in the cache: a prompt chunk, or the token drawn last + drafts;
+    # none where full pages hold all there are: the answer is from the last one's hidden state
     start: int  # position of tokens[0], which is also how many tokens the cache already holds
     pages: Sequence[int]  # KV pages for positions [0, start + len(tokens)), in order
     sampling: Sampling | None = None  # draw the token that follows the last of `tokens`

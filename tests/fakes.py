@@ -1,9 +1,10 @@
 """
 A model without arithmetic, for everything that needs a runner and no tensors.
 
-PageModel keeps what real pages keep: which token was written where. It draws from a digest of the
-whole context *as the pages hold it*, so any slip of the accounting changes the output, and it
-checks every row against the pages first. `alone` says what a request must come to.
+PageModel keeps what real pages keep: which token was written where, and what stood before and in a
+page when its last token was. It draws from a digest of the whole context *as the pages hold it*, so
+any slip of the accounting changes the output, and it checks every row against the pages first.
+`alone` says what a request must come to.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class PageModel:
         self.num_pages, self.page_size, self.vocab_size = num_pages, page_size, vocab_size
         self.before_step = before_step
         self.pages = [[EMPTY] * page_size for _ in range(num_pages)]
+        self.ends: list[list[int]] = [[] for _ in range(num_pages)]  # the context at each one's end
         self.num_steps = self.num_tokens_run = self.num_positions_scored = 0
 
     def step(self, rows: Sequence[Row]) -> list[Sampled]:
@@ -48,7 +50,7 @@ class PageModel:
 
     def _check_pages(self, row: Row, rows: Sequence[Row]) -> None:
         """What a row writes is in no other row's hands."""
-        assert row.tokens, "an empty row"
+        assert row.tokens or (row.start and row.start % self.page_size == 0), "nothing to tell of"
         num_pages = math.ceil((row.start + len(row.tokens)) / self.page_size)
         assert len(row.pages) == len(set(row.pages)) == num_pages
         written = set(row.pages[row.start // self.page_size :])
@@ -68,8 +70,10 @@ class PageModel:
         assert list(row.tokens[:num_known]) == known[row.start : row.start + num_known]
         assert not row.num_drafts or (row.sampling and row.start + num_known == len(known))
         for position, token in enumerate(row.tokens, start=row.start):
-            page = self.pages[row.pages[position // self.page_size]]
-            page[position % self.page_size] = token
+            page = row.pages[position // self.page_size]
+            self.pages[page][position % self.page_size] = token
+            if (position + 1) % self.page_size == 0:
+                self.ends[page] = self._context(row, position + 1)
         self.num_tokens_run += len(row.tokens)
         self.num_positions_scored += len(row.targets)
 
@@ -78,7 +82,9 @@ class PageModel:
         return [self.pages[row.pages[i // size]][i % size] for i in range(length)]
 
     def _answer(self, row: Row) -> Sampled:
-        context = self._context(row, row.start + len(row.tokens))
+        end = row.start + len(row.tokens)
+        context = self._context(row, end) if row.tokens else self.ends[row.pages[-1]]
+        assert len(context) == end, "the page's end is another's"
         first = row.start + row.first_target
         assert row.first_target >= 0 or (row.start and row.start % self.page_size == 0)
         prefixes = [context[: first + i + 1] for i in range(len(row.targets))]

@@ -10,7 +10,18 @@ import logging
 
 import torch
 
-from model.kernels.interface import Draw, Gate, InputBits, Kernels, Pairs, Spans, logprobs_of
+from model.kernels.interface import (
+    Draw,
+    Gate,
+    InputBits,
+    Kernels,
+    Output,
+    Pairs,
+    Projected,
+    Spans,
+    Wanted,
+    logprobs_of,
+)
 from model.kernels.native import NativeKernels
 from model.kernels.reference import TorchKernels
 
@@ -20,9 +31,12 @@ __all__ = [
     "InputBits",
     "Kernels",
     "NativeKernels",
+    "Output",
     "Pairs",
+    "Projected",
     "Spans",
     "TorchKernels",
+    "Wanted",
     "choose",
     "logprobs_of",
 ]

@@ -53,6 +53,35 @@ def logprobs_of(logits: Tensor, sums: Tensor) -> Tensor:
     return (logits - high[..., None]).sub_((sums - high).float()[..., None])
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The output projection: logits are x @ table.T * scale, then cap * tanh(logits / cap)."""
+
+    table: Tensor | QuantTensor  # (V,C)
+    scale: float = 1.0
+    cap: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of N distributions. Without `sums` only the first of the top."""
+
+    ids: Tensor | None = None  # (N,K) int64: tokens to tell of
+    top: int = 0  # how many of the most likely
+    sums: bool = True
+    entropies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    sums: Tensor | None  # (N,) float64, log_sum_exp
+    entropies: Tensor | None  # (N,) float64
+    id_logits: Tensor | None  # (N,K)
+    ranks: Tensor | None  # (N,K)
+    top_ids: Tensor  # (N,top)
+    top_logits: Tensor  # (N,top)
+
+
 class Kernels(Protocol):
     name: str  # of the instruction set, or "torch"
 
@@ -179,13 +208,13 @@ class Kernels(Protocol):
         """logits (R,V) -> (R,V) float32, each the exact value within two roundings."""
         ...
 
+    def entropy(self, logits: Tensor) -> Tensor:
+        """(R,V) -> (R,) float64, nats, of their softmax. A probability of 0 adds nothing."""
+        ...
+
     # Below, a row is logits with their log_sum_exp in `sums`, which stand for their log_softmax,
     # bit for bit; or log-probabilities, where `sums` is None. Their order: most likely first, ties
     # of equal float32 log-probability to the lowest id.
-
-    def entropy(self, logits: Tensor, sums: Tensor | None = None) -> Tensor:
-        """(R,V), (R,) -> (R,) float64, nats. A probability of 0 adds nothing."""
-        ...
 
     def ranks(
         self, logits: Tensor, rows: Tensor, tokens: Tensor, sums: Tensor | None = None
@@ -195,6 +224,13 @@ class Kernels(Protocol):
 
     def top(self, logits: Tensor, count: int, sums: Tensor | None = None) -> Tensor:
         """(R,V), (R,) -> the first `count` ids of each row (R,count)."""
+        ...
+
+    def project(self, hidden: Tensor, output: Output, wanted: Wanted) -> Projected:
+        """
+        hidden (N,C) -> what log_sum_exp, entropy, ranks and top say of its logits, to the bit; but
+        no more than a part of the vocabulary's logits is ever held.
+        """
         ...
 
     def choose(

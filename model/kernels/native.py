@@ -17,22 +17,17 @@ import torch
 from torch import Tensor
 
 from model.attention import Scoring
-from model.kernels import native_distributions, native_rowwise
+from model.kernels import native_distributions, native_projection, native_rowwise
 from model.kernels.arguments import PerStep, Rows, floats, ids
 from model.kernels.interface import Gate, InputBits, Spans
+from model.kernels.matrices import KIND_NUMBERS, MATRICES, codes
 from model.kernels.native_distributions import NativeDistributions
+from model.kernels.native_projection import NativeProjection
 from model.kernels.native_replay import NativeReplay
 from model.kernels.native_rowwise import NativeRowwise
-from weights.quant import KINDS, TILE, QuantTensor
+from weights.quant import QuantTensor
 
-MATRICES: Mapping[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}  # jobs.hpp: Matrix
 GATES: Mapping[Gate, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}  # jobs.hpp: Gate
-KIND_NUMBERS = {  # quantised.hpp: CodeKind
-    kind: (ctypes.c_int32 * 5)(
-        kind.bits, kind.zero, kind.has_offset, kind.group, kind.groups_per_scale
-    )
-    for kind in KINDS.values()
-}
 Layer = tuple[Tensor | QuantTensor, Tensor | None]  # weight (O,C), bias (O,)
 INSTRUCTION_SETS = ("avx512", "avx2", "neon", "portable")  # best first
 
@@ -52,7 +47,12 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "played": (_P, (ctypes.c_char_p,)),
     "play": (None, (_P, _P, _L, _L, _P, _P)),
 }
-ALL_SIGNATURES = SIGNATURES | native_rowwise.SIGNATURES | native_distributions.SIGNATURES
+ALL_SIGNATURES = (
+    SIGNATURES
+    | native_rowwise.SIGNATURES
+    | native_distributions.SIGNATURES
+    | native_projection.SIGNATURES
+)
 
 
 def _load() -> ctypes.CDLL:
@@ -68,7 +68,7 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions):
+class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions, NativeProjection):
     signatures = ALL_SIGNATURES
 
     def __init__(self, threads: int, instruction_set: str = "") -> None:
@@ -123,7 +123,7 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions):
             KIND_NUMBERS[kind],
             bits == 16,
             *x.shape,
-            *_products([_codes(weight) for weight, _ in layers], layers, outs),
+            *_products([codes(weight) for weight, _ in layers], layers, outs),
         )
         return outs
 
@@ -137,7 +137,7 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions):
             return out
         assert 0 <= int(rows.min()) <= int(rows.max()) < num_rows
         self._library.tiedlm_quantised_lookup(
-            _codes(table),
+            codes(table),
             KIND_NUMBERS[table.kind],
             ids(rows),
             out.data_ptr(),
@@ -205,10 +205,3 @@ def _products(
     for address, (weight, bias), out in zip(addresses, layers, outs, strict=True):
         found += (address, None if bias is None else floats(bias), out.data_ptr(), weight.shape[0])
     return found + [None, None, None, 0] * (MAX_PRODUCTS - len(layers))
-
-
-def _codes(x: QuantTensor) -> int:
-    assert x.data.dtype == torch.uint8
-    assert x.data.is_contiguous()
-    assert x.data.shape == (-(-x.shape[0] // TILE), x.layout.tile_bytes)
-    return x.data.data_ptr()

@@ -1,6 +1,6 @@
 """
 What the native kernels find in rows of logits or log-probabilities: sums, ranks, the most likely,
-and the token drawn. csrc/sampling.cpp.
+and the token drawn. csrc/selection.cpp, csrc/sampling.cpp.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.kernels.tape import Tape
 _P, _L = ctypes.c_void_p, ctypes.c_int64
 SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "log_sum_exp": (None, (_P, _P, _P, _P, _L, _L)),
-    "entropy": (None, (_P, _P, _P, _P, _L, _L)),
+    "entropy": (None, (_P, _P, _P, _L, _L)),
     "ranks": (None, (_P, _P, _P, _P, _P, _P, _L, _L)),
     "top": (None, (_P, _P, _P, _P, _L, _L, _L)),
     "choose": (None, (_P, _P, _P, _P, _P, _P, _L, _L)),
@@ -48,12 +48,10 @@ class NativeDistributions:
         )
         return sums
 
-    def entropy(self, logits: Tensor, sums: Tensor | None = None) -> Tensor:
+    def entropy(self, logits: Tensor) -> Tensor:
         logits = logits.contiguous()
         out = torch.empty(len(logits), dtype=torch.float64)
-        self._library.tiedlm_entropy(
-            self._context, floats(logits), _sums(sums, logits), out.data_ptr(), *logits.shape
-        )
+        self._library.tiedlm_entropy(self._context, floats(logits), out.data_ptr(), *logits.shape)
         return out
 
     def ranks(

@@ -14,7 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.attention import Scoring, attend, attend_fused
-from model.kernels.interface import Draw, Gate, InputBits, Pairs, Spans, logprobs_of
+from model.kernels.interface import (
+    Draw,
+    Gate,
+    InputBits,
+    Output,
+    Pairs,
+    Projected,
+    Spans,
+    Wanted,
+    logprobs_of,
+)
+from model.kernels.reference_projection import project
 from model.kernels.reference_quantised import rounded
 from model.kernels.reference_sampling import pick, scale, truncate
 from model.rope import angles, rotate, rotate_neighbours
@@ -145,8 +156,8 @@ class TorchKernels:
         """
         return logprobs_of(logits, self.log_sum_exp(logits))
 
-    def entropy(self, logits: Tensor, sums: Tensor | None = None) -> Tensor:
-        exact = _logprobs(logits, sums).double()
+    def entropy(self, logits: Tensor) -> Tensor:
+        exact = logits.double().log_softmax(-1)
         return -torch.where(exact.isneginf(), 0.0, exact.exp() * exact).sum(-1)
 
     def ranks(
@@ -161,6 +172,9 @@ class TorchKernels:
     def top(self, logits: Tensor, count: int, sums: Tensor | None = None) -> Tensor:
         ordered = _logprobs(logits, sums).sort(dim=-1, descending=True, stable=True)
         return ordered.indices[:, :count]
+
+    def project(self, hidden: Tensor, output: Output, wanted: Wanted) -> Projected:
+        return project(self, hidden, output, wanted)
 
     def choose(
         self,

@@ -45,13 +45,16 @@ class Job:
 
     @property
     def num_left(self) -> int:
-        """Tokens known but not in the cache. 1 while decoding: the token drawn last."""
+        """
+        Tokens known but not in the cache. 1 while decoding: the token drawn last. 0 where cached
+        pages hold them all, until the row that answers from the last one's end.
+        """
         return len(self.tokens) - self.num_cached
 
     @property
     def num_reusable(self) -> int:
-        """Pages that may come from the cache: the last token always runs, for its distribution."""
-        return (len(self.tokens) - 1) // self.page_size
+        """Pages that may come from the cache: the full ones, whose last hidden states are kept."""
+        return len(self.tokens) // self.page_size
 
     @property
     def needs_page(self) -> bool:
@@ -77,8 +80,10 @@ class Job:
         num_targets = min(self._num_targets, (page + 1) * self.page_size)
         return self.request.prompt_ask if self.num_scored < num_targets else None
 
-    def token_after(self, page: int) -> int:
-        return self.tokens[(page + 1) * self.page_size]
+    def token_after(self, page: int) -> int | None:
+        """None where the page ends the sequence."""
+        end = (page + 1) * self.page_size
+        return self.tokens[end] if end < len(self.tokens) else None
 
     @property
     def may_draft(self) -> bool:
@@ -100,8 +105,8 @@ class Job:
 
     def row(self, num_tokens: int, drafts: Sequence[int] = ()) -> Row:
         """
-        The next `num_tokens`, and drafts behind the last. `pages` and `output` are the job's own,
-        valid for the step.
+        The next `num_tokens`, none where all are cached, and drafts behind the last. `pages` and
+        `output` are the job's own, valid for the step.
         """
         request, start = self.request, self.num_cached
         end = start + num_tokens

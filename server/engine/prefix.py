@@ -68,7 +68,8 @@ class PagesInStep:
         self._run.add(job.digest(page))
         ask = job.scores_wanted(page)
         is_scored_whole = job.request.first_scored - 1 <= page * job.page_size
-        if ask and is_keepable(ask) and is_scored_whole and page < job.num_reusable:
+        has_next = job.token_after(page) is not None  # else the page's last target is not known
+        if ask and is_keepable(ask) and is_scored_whole and has_next:
             self._scored[job.digest(page)] = ask
 
     def serves(self, job: Job, page: int) -> bool:

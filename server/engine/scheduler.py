@@ -11,7 +11,8 @@ first, and then to jobs that wait.
   running job gives all of its pages back and waits in its place by age; it resumes by running
   prompt and output again, drawing on where it stopped. The oldest job is never preempted, so it
   ends, and then the next is the oldest: nobody waits for ever.
-* Sharing: a job starts behind the longest chain of indexed pages that hold its own tokens. One
+* Sharing: a job starts behind the longest chain of indexed pages that hold its own tokens. Where
+  they hold them all, its row has none, and is answered from the last page's hidden state. One
   whose next page is being run in this very step by another waits for it instead of running it
   beside. It waits for a row, not for a job: when that row's job is cancelled, preempted or failed,
   nothing is to be undone.
@@ -58,7 +59,10 @@ class Budget:
         return self.tokens > 0 and (self.long_tokens > 0 or not is_long)
 
     def spend(self, job: Job) -> int:
-        """How many `job` runs. A chunk with more to come ends where a page does, if it can."""
+        """
+        How many `job` runs, perhaps none. A chunk with more to come ends where a page does, if it
+        can.
+        """
         limit = min(self.tokens, self.long_tokens) if job.is_long else self.tokens
         num_tokens = min(job.num_left, limit)
         if num_tokens < job.num_left:

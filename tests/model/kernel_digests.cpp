@@ -229,8 +229,16 @@ void distributions(void* handle, Chance& chance, Values values) {
         const LogSum sum{largest + 3.0f, 1e-7f};
         passes.log_softmax(row.data(), size, sum, out.data());
         tell(named("log_softmax", {size}), out);
-        const double entropy = passes.entropy(row.data(), size, sum);
-        tell(named("entropy", {size}), &entropy, 1);
+        for (const bool has_moment : {false, true}) {
+            const int64_t count = std::min(size, BLOCK);
+            const Summary found = passes.summarise(row.data(), count, has_moment);
+            const double told[] = {found.largest, found.sum, found.moment};
+            tell(named("summarise", {count, has_moment}), told, 3);
+        }
+        int64_t counts[2] = {passes.is_finite(row.data(), size), 0};
+        counts[0] += 2 * passes.num_above(row.data(), size, -0.5f, 1.0f, &counts[1]);
+        const double told[] = {double(counts[0]), double(counts[1])};
+        tell(named("is_finite and num_above", {size}), told, 2);
         for (const int64_t id : {int64_t(0), size / 2, size - 1}) {
             const int64_t before = passes.num_before(row.data(), size, sum, id);
             tell(named("num_before", {size, id}), &before, 1);

@@ -35,6 +35,15 @@ def test_where_a_page_is_filled_is_known():
         assert batch.slots[token] == page * 4 + 3
 
 
+def test_a_row_without_tokens_ends_where_the_state_kept_of_its_last_page_is():
+    rows = [Row([], 8, [5, 6]), Row([1, 2, 3], 0, [0]), Row([], 4, [7]), Row([9], 4, [8, 9])]
+    batch = plan(rows, page_size=4)
+    assert batch.tokens.tolist() == [1, 2, 3, 9]
+    assert batch.ends == (4, 2, 5, 3)
+    assert batch.kept == (6, 7)
+    assert plan(rows[:1], page_size=4).tokens.dtype == torch.int64
+
+
 def test_any_chunking_over_scattered_dirty_pages_is_the_whole_text_at_once(tmp_path):
     """
     Windows of 8 and pages of 4, so that sliding layers drop pages; freed pages hold what others

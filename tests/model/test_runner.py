@@ -97,10 +97,12 @@ def test_drafts_are_answered_as_one_token_after_another_would_be(runner, samplin
         assert sampled.drawn == tuple(one_by_one[:num_drawn])
 
 
-def test_scores_of_a_prompt_do_not_depend_on_the_chunk_of_logits(runner, monkeypatch):
+@pytest.mark.parametrize("ask", [Ask(top=3, summary=True), Ask(top=3, ids=(4,))])
+def test_scores_of_a_prompt_do_not_depend_on_the_chunk_of_logits(runner, monkeypatch, ask):
     text = [random.Random(0).randrange(512) for _ in range(50)]
-    row = Row(text[:-1], 0, [0, 1, 2, 3], targets=text[1:], targets_ask=Ask(top=3, summary=True))
+    row = Row(text[:-1], 0, [0, 1, 2, 3], targets=text[1:], targets_ask=ask)
     (whole,) = runner.step([row])
+    monkeypatch.setattr("model.kernels.native_projection.MAX_ROWS", 7)
     monkeypatch.setattr(model.answers, "CHUNK_BYTES", 7 * 512 * 8)
     (chunked,) = runner.step([row])
     assert len(whole.scored) == len(whole.scored_reports) == 49
@@ -165,3 +167,27 @@ def test_the_token_after_a_cached_page_is_scored_from_the_state_kept_with_the_pa
     (rest,) = runner.step([behind])
     assert rest.scored == whole.scored[15:]
     assert rest.scored_reports == whole.scored_reports[15:]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "ask"),
+    [
+        (None, Ask(top=3, ids=(4, 9), summary=True, full=True)),
+        (GREEDY, None),
+        (Sampling(temperature=0.8, top_p=0.9, seed=5), Ask(top=2, is_processed=True, full=True)),
+        (Sampling(presence_penalty=1.0, logit_bias=((3, 2.0),), seed=6), Ask(top=2)),
+    ],
+)
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_row_without_tokens_is_answered_from_the_state_kept_with_its_page(
+    runner, sampling, ask, is_alone
+):
+    text = [random.Random(2).randrange(512) for _ in range(32)]
+    mask = bytes([0b10110101] * 64)
+    more = {"prompt": text[:30], "output": text[30:]} | ({"allowed": mask} if sampling else {})
+    (run,) = runner.step([Row(text, 0, [0, 1], sampling, ask, **more)])
+    neighbours = [Row([9, 8], 0, [5], GREEDY), Row(list(range(40)), 0, [6, 7, 8])]
+    told = Row([], 32, [0, 1], sampling, ask, **more)
+    rows = [told] if is_alone else [neighbours[0], told, neighbours[1], told]
+    for row, sampled in zip(rows, runner.step(rows), strict=True):
+        assert row is not told or sampled == run

@@ -32,6 +32,14 @@ float largest(const float* row, int64_t size) {
     return V::largest(V::max(V::max(all[0], all[1]), V::max(all[2], all[3])));
 }
 
+template <class V>
+inline double total(typename V::Doubles lanes) {
+    double parts[LANES], all = 0.0;
+    V::store(parts, lanes);
+    for (const double part : parts) all += part;
+    return all;
+}
+
 // The sum of term(i, x) over a row's elements, in float64: in float32 the error over 262,144 terms
 // would reach the sixth digit. What is missing to 16 is -inf, whose term must be 0.
 template <class V, class F>
@@ -40,10 +48,7 @@ inline double sum_row(const float* row, int64_t size, F term) {
     for (int64_t i = 0; i < size; i += LANES)
         lanes = V::accumulate(lanes,
                               term(i, load_filled<V>(row + i, size - i, -__builtin_inff())));
-    double parts[LANES], total = 0.0;
-    V::store(parts, lanes);
-    for (const double part : parts) total += part;
-    return total;
+    return total<V>(lanes);
 }
 
 template <class V>
@@ -91,13 +96,58 @@ void log_softmax(const float* row, int64_t size, LogSum sum, float* out) {
         store_some<V>(out + i, size - i, told(load_filled<V>(row + i, size - i, 0.0f)));
 }
 
+// What rounding took from a - b: the exact difference is `rounded` and this (Knuth 1969, 4.2.2).
 template <class V>
-double entropy(const float* row, int64_t size, LogSum sum) {
-    const Told<V> told(sum);
-    return -sum_row<V>(row, size, [&](int64_t, typename V::Reg x) {
-        const typename V::Reg y = told(x);
-        return V::mul(exp_negative<V>(y), V::max(V::set(SMALLEST_EXPONENT), y));
-    });
+inline typename V::Reg lost_by(typename V::Reg a, typename V::Reg b, typename V::Reg rounded) {
+    const typename V::Reg like_a = V::add(rounded, b), like_b = V::sub(like_a, rounded);
+    return V::add(V::sub(a, like_a), V::sub(like_b, b));
+}
+
+// What x - largest loses by rounding is not lost: e^(x + lost) is e^x * (1 + lost). All that is so far
+// below that it counts as 0 is taken for one finite number; of a block of -inf the largest is 0.
+template <class V, bool HAS_MOMENT>
+Summary summarise_of(const float* block, int64_t size) {
+    const float top = largest<V>(block, size), nothing = -__builtin_inff();
+    const float from = top == nothing ? 0.0f : top;
+    const float far = __builtin_fmaxf(from - __builtin_fmaxf(200.0f, __builtin_fabsf(from)), -3e38f);
+    const typename V::Reg by = V::set(from), least = V::set(far);
+    typename V::Doubles sums = V::zero_doubles(), moments = V::zero_doubles();
+    for (int64_t i = 0; i < size; i += LANES) {
+        const typename V::Reg whole = V::max(least, load_filled<V>(block + i, size - i, nothing));
+        const typename V::Reg x = V::sub(whole, by), lost = lost_by<V>(whole, by, x);
+        const typename V::Reg plain = exp_negative<V>(x), e = V::fma(plain, lost, plain);
+        sums = V::accumulate(sums, e);
+        if (HAS_MOMENT)
+            moments = V::accumulate(moments, V::mul(e, V::max(V::set(SMALLEST_EXPONENT), x)));
+    }
+    return {top, total<V>(sums), HAS_MOMENT ? total<V>(moments) : 0.0};
+}
+
+template <class V>
+Summary summarise(const float* block, int64_t size, bool has_moment) {
+    return has_moment ? summarise_of<V, true>(block, size) : summarise_of<V, false>(block, size);
+}
+
+template <class V>
+int64_t num_above(const float* row, int64_t size, float low, float high, int64_t* num_near) {
+    const typename V::Reg least = V::set(low), most = V::set(high);
+    const float nothing = -__builtin_inff();
+    int64_t above = 0, below = 0;
+    for (int64_t i = 0; i < size; i += LANES) {
+        const typename V::Reg x = load_filled<V>(row + i, size - i, nothing);
+        above += __builtin_popcount(V::less(most, x));
+        below += __builtin_popcount(V::less(x, least));
+    }
+    *num_near += round_up(size, LANES) - above - below;  // the filler is below
+    return above;
+}
+
+template <class V>
+bool is_finite(const float* row, int64_t size) {
+    typename V::Reg zeros = V::zero();  // NaN once an element is not finite
+    for (int64_t i = 0; i < size; i += LANES)
+        zeros = V::fma(load_filled<V>(row + i, size - i, 0.0f), V::zero(), zeros);
+    return V::less(zeros, V::set(1.0f)) == 0xFFFFu;
 }
 
 template <class V>
@@ -137,8 +187,8 @@ void maxima(const float* row, int64_t size, float* out) {
 
 template <class V>
 constexpr Distributions DISTRIBUTIONS = {
-    largest<V>, divide<V>,     exponentials<V>, log_softmax<V>,
-    entropy<V>, num_before<V>, at_least<V>,     maxima<V>,
+    largest<V>,   divide<V>,    exponentials<V>, summarise<V>, log_softmax<V>,
+    num_above<V>, is_finite<V>, num_before<V>,   at_least<V>,  maxima<V>,
 };
 
 }  // namespace tiedlm

@@ -58,6 +58,12 @@ struct LogSum {
 
 constexpr int64_t BLOCK = 1024;  // elements whose exponentials are summed before the next block's
 
+// Of up to BLOCK elements of a row: sums of e^(x - largest), and of that times (x - largest).
+struct Summary {
+    float largest;
+    double sum, moment;
+};
+
 // Passes over one row of V elements.
 struct Distributions {
     float (*largest)(const float* row, int64_t size);
@@ -67,9 +73,12 @@ struct Distributions {
     // largest of row / divisor.
     void (*exponentials)(const float* row, int64_t size, float divisor, float shift, float* weights,
                          double* sums);
+    // The moment is 0 where it is not wanted.
+    Summary (*summarise)(const float* block, int64_t size, bool has_moment);
     void (*log_softmax)(const float* row, int64_t size, LogSum sum, float* out);
-    // Of what log_softmax gives, none above 0 -> nats
-    double (*entropy)(const float* row, int64_t size, LogSum sum);
+    // How many elements are above `high`; those from `low` to `high` are counted onto num_near.
+    int64_t (*num_above)(const float* row, int64_t size, float low, float high, int64_t* num_near);
+    bool (*is_finite)(const float* row, int64_t size);
     // How many elements come before element `id`: have a larger log-probability, or as large a one
     // and a lower id
     int64_t (*num_before)(const float* row, int64_t size, LogSum sum, int64_t id);

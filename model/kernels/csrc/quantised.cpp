@@ -4,10 +4,9 @@
 #include "entries.hpp"
 
 #include <algorithm>
-#include <vector>
 
-#include "context.hpp"
 #include "half.hpp"
+#include "rounding.hpp"
 
 using namespace tiedlm;
 
@@ -15,20 +14,6 @@ namespace {
 
 constexpr int64_t LEAST_PIECE = 16 << 10, MOST_PIECE = 128 << 10;  // bytes of weights
 constexpr int64_t PIECES_A_THREAD = 6;   // so that threads end together
-constexpr int64_t ROUNDED_ROWS = 16;     // a piece
-constexpr int64_t STREAMING_ROWS = 8;    // so few, and reading weights takes longer than multiplying
-constexpr int64_t LARGEST_GROUP_COUNT = 2;  // of a block
-
-// Where the rounded rows are kept until the thread's next product.
-Rounded make_room(const Codes& weight, int64_t num_rows, int64_t block_bytes) {
-    static thread_local std::vector<uint8_t> room;
-    const int64_t numbers = weight.blocks() * num_rows;
-    const int64_t needed = numbers * (block_bytes + 4 + 4 * LARGEST_GROUP_COUNT) + LINE;
-    if (int64_t(room.size()) < needed) room.resize(size_t(needed));
-    uint8_t* at = room.data() + LINE - reinterpret_cast<uintptr_t>(room.data()) % LINE;
-    auto* scales = reinterpret_cast<float*>(at + numbers * block_bytes);
-    return {at, scales, reinterpret_cast<int32_t*>(scales + numbers), num_rows};
-}
 
 // all: every matrix of a job, as if they were one
 int64_t tiles_a_piece(const Codes& all, int threads) {
@@ -83,13 +68,7 @@ void tiedlm_quantised_linear(void* handle, const float* x, const int32_t* kind, 
                      width};
     };
     const Codes all = codes(nullptr, num_outputs0 + num_outputs1 + num_outputs2);
-    const int64_t block_bytes = is_wide ? kernels.wide_bytes : kernels.narrow_bytes;
-    const Rounded inputs = make_room(all, num_rows, block_bytes);
-    const QuantLinear rounding{all, inputs, nullptr, nullptr, is_wide != 0};
-    const int64_t to_round = (num_rows + ROUNDED_ROWS - 1) / ROUNDED_ROWS;
-    run(context, to_round, OPERATIONS_PER_EXP * num_rows * width, [&](int64_t i) {
-        kernels.round(rounding, x, {i * ROUNDED_ROWS, std::min((i + 1) * ROUNDED_ROWS, num_rows)});
-    });
+    const Rounded inputs = round_rows(context, x, all, num_rows, is_wide != 0);
     const int64_t tiles = tiles_a_piece(all, context.pool.threads());
     const int64_t stripes = (num_rows + MAX_PASS_ROWS - 1) / MAX_PASS_ROWS;
     const auto pieces = [&](const Product& product) {

@@ -1,14 +1,12 @@
 // From rows of logits to tokens: what of a distribution is kept, and what is drawn from it.
 //
-// A row is one thread's from beginning to end. Its weights are e^(x - largest); the order of tokens
-// is by log-probability, as Python sees it, and then by id.
+// A row is one thread's from beginning to end. Its weights are e^(x - largest), the same for equal x.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
-#include "context.hpp"
+#include "selection.hpp"
 
 using namespace tiedlm;
 
@@ -19,74 +17,10 @@ struct Draw {
     double temperature, top_k, top_p, min_p, uniform;
 };
 
-// A thread's, kept from call to call: the memory is then not asked for again.
-struct Scratch {
-    std::vector<float> scaled, weights, maxima;
-    std::vector<double> sums;
-    std::vector<int32_t> found;  // as long as the longest row
-    std::vector<int32_t> ids;
-    std::vector<uint64_t> keys;
-};
-
-Scratch& scratch() {
-    static thread_local Scratch own;
-    return own;
-}
-
-int64_t num_blocks(int64_t size) { return (size + BLOCK - 1) / BLOCK; }
-
 double total(const std::vector<double>& sums) {
     double all = 0.0;
     for (const double sum : sums) all += sum;
     return all;
-}
-
-LogSum split(double log_sum) {
-    const float high = float(log_sum);
-    return {high, float(log_sum - double(high))};
-}
-
-double log_sum_exp(const Distributions& passes, const float* row, int64_t size) {
-    std::vector<double>& sums = scratch().sums;
-    sums.resize(size_t(num_blocks(size)));
-    const float shift = passes.largest(row, size);
-    passes.exponentials(row, size, 1.0f, shift, nullptr, sums.data());
-    return double(shift) + std::log(total(sums));
-}
-
-// Ascending keys are descending log-probabilities, and ascending ids among equal ones.
-uint64_t key(float logprob, int32_t id) {
-    uint32_t bits;
-    std::memcpy(&bits, &logprob, 4);
-    bits = bits >> 31 ? ~bits : bits | 0x80000000u;
-    return uint64_t(~bits) << 32 | uint32_t(id);
-}
-
-int32_t id_of(uint64_t key) { return int32_t(key & 0xFFFFFFFFu); }
-
-// A bound that at least `count` elements reach, and not many more: one of the largest of each 64.
-float floor_of(const Distributions& passes, const float* row, int64_t size, int64_t count) {
-    std::vector<float>& maxima = scratch().maxima;
-    maxima.resize(size_t((size + MAXIMA - 1) / MAXIMA));
-    if (count > int64_t(maxima.size())) return -std::numeric_limits<float>::infinity();
-    passes.maxima(row, size, maxima.data());
-    const auto at = maxima.begin() + (count - 1);
-    std::nth_element(maxima.begin(), at, maxima.end(), [](float a, float b) { return a > b; });
-    return *at;
-}
-
-// Leaves the ids of the elements that are at least `floor`, ascending.
-void find(const Distributions& passes, const float* row, int64_t size, float floor) {
-    Scratch& own = scratch();
-    if (own.found.size() < size_t(size)) own.found.resize(size_t(size));
-    const int64_t count = passes.at_least(row, size, floor, own.found.data());
-    own.ids.assign(own.found.begin(), own.found.begin() + count);
-}
-
-// Below `x` by more than roundings: a smaller logit may have the log-probability of a larger one.
-// Their distance to the log-sum is below 16 where it is near the largest, else as large as told.
-float step_below(float x, float distance) {
-    return x - 4e-7f * (std::fabs(x) + std::fmax(16.0f, distance));
 }
 
 double mass(const float* weights, const uint64_t* first, const uint64_t* last) {
@@ -152,32 +86,18 @@ Row prepare(const Distributions& passes, const float* logits, int64_t size, floa
     }
     own.weights.resize(size_t(size));
     own.sums.resize(size_t(num_blocks(size)));
-    const float largest = passes.largest(logits, size);
-    passes.exponentials(logits, size, 1.0f, largest, own.weights.data(), own.sums.data());
-    const double sum = total(own.sums);
-    return {passes, logits, size, largest, sum, split(double(largest) + std::log(sum))};
-}
-
-// The lowest id of the largest log-probability. Exponentials are needed only where several logits
-// are so near the largest that it may be theirs too, and only if the log-sum is not known (NaN).
-int64_t most_likely(const Distributions& passes, const float* logits, int64_t size,
-                    double log_sum) {
-    const float largest = passes.largest(logits, size);
-    find(passes, logits, size, step_below(largest, 0.0f));
-    const std::vector<int32_t>& near = scratch().ids;
-    if (near.size() == 1) return near.front();
-    const LogSum sum = split(std::isnan(log_sum) ? log_sum_exp(passes, logits, size) : log_sum);
-    const float top = logprob(sum, largest);
-    for (const int32_t id : near)
-        if (logprob(sum, logits[id]) == top) return id;
-    return 0;  // NaN
+    const RowSums row = sums_of(passes, logits, size, false);
+    passes.exponentials(logits, size, 1.0f, row.largest, own.weights.data(), own.sums.data());
+    return {passes, logits, size, row.largest, total(own.sums), split(row.log_sum)};
 }
 
 // Ids that may be among the kept, as keys: all of the kept, and not many more.
 void find_candidates(const Row& row, const Draw& draw) {
     Scratch& own = scratch();
     if (draw.top_k > 0 && draw.top_k < double(row.size)) {
-        const float floor = floor_of(row.passes, row.scaled, row.size, int64_t(draw.top_k));
+        own.maxima.resize(size_t((row.size + MAXIMA - 1) / MAXIMA));
+        row.passes.maxima(row.scaled, row.size, own.maxima.data());
+        const float floor = floor_of(own.maxima, int64_t(draw.top_k));
         find(row.passes, row.scaled, row.size,
              step_below(floor, std::fabs(floor - row.log_sum.high)));
     } else {
@@ -279,72 +199,9 @@ int64_t choose(const Distributions& passes, const float* logits, int64_t size, c
     return token;
 }
 
-// row (size,) -> ids (count,), the most likely first
-void top(const Distributions& passes, const float* row, int64_t size, LogSum sum, int64_t count,
-         int64_t* ids) {
-    std::vector<uint64_t>& keys = scratch().keys;
-    const float floor = floor_of(passes, row, size, count);
-    find(passes, row, size, step_below(floor, std::fabs(floor - sum.high)));
-    keys.clear();
-    for (const int32_t id : scratch().ids) keys.push_back(key(logprob(sum, row[id]), id));
-    const auto end = keys.begin() + count;
-    if (end != keys.end()) std::nth_element(keys.begin(), end, keys.end());
-    std::sort(keys.begin(), end);
-    for (int64_t i = 0; i < count; ++i) ids[i] = id_of(keys[size_t(i)]);
-}
-
-// Of row r; null where the rows are log-probabilities.
-LogSum log_sum_of(const double* sums, int64_t r) {
-    return sums == nullptr ? LogSum{0.0f, 0.0f} : split(sums[r]);
-}
-
 }  // namespace
 
 extern "C" {
-
-// logits (R,V) -> sums (R,), and log-softmax (R,V) where it is not null
-void tiedlm_log_sum_exp(void* handle, const float* logits, double* sums, float* logprobs,
-                        int64_t num_rows, int64_t vocab_size) {
-    Context& context = *static_cast<Context*>(handle);
-    const Distributions& passes = context.kernels.distributions;
-    run(context, num_rows, OPERATIONS_PER_EXP * num_rows * vocab_size, [&](int64_t r) {
-        const float* row = logits + r * vocab_size;
-        sums[r] = log_sum_exp(passes, row, vocab_size);
-        if (logprobs != nullptr)
-            passes.log_softmax(row, vocab_size, split(sums[r]), logprobs + r * vocab_size);
-    });
-}
-
-// logits (R,V) and their log-sums (R,); log-probabilities where those are null -> out (R,)
-void tiedlm_entropy(void* handle, const float* logits, const double* sums, double* out,
-                    int64_t num_rows, int64_t vocab_size) {
-    Context& context = *static_cast<Context*>(handle);
-    run(context, num_rows, OPERATIONS_PER_EXP * num_rows * vocab_size, [&](int64_t r) {
-        out[r] = context.kernels.distributions.entropy(logits + r * vocab_size, vocab_size,
-                                                       log_sum_of(sums, r));
-    });
-}
-
-// As above; token i is of row rows[i] -> ranks (N,), the most likely token's being 1
-void tiedlm_ranks(void* handle, const float* logits, const double* sums, const int64_t* rows,
-                  const int64_t* tokens, int64_t* ranks, int64_t count, int64_t vocab_size) {
-    Context& context = *static_cast<Context*>(handle);
-    run(context, count, count * vocab_size, [&](int64_t i) {
-        ranks[i] = 1 + context.kernels.distributions.num_before(
-                           logits + rows[i] * vocab_size, vocab_size, log_sum_of(sums, rows[i]),
-                           tokens[i]);
-    });
-}
-
-// As above -> ids (R,count)
-void tiedlm_top(void* handle, const float* logits, const double* sums, int64_t* ids,
-                int64_t num_rows, int64_t vocab_size, int64_t count) {
-    Context& context = *static_cast<Context*>(handle);
-    run(context, num_rows, 4 * num_rows * vocab_size, [&](int64_t r) {
-        top(context.kernels.distributions, logits + r * vocab_size, vocab_size,
-            log_sum_of(sums, r), count, ids + r * count);
-    });
-}
 
 // logits (R,V), their log-sums (R,) (NaN where not known), draws (R,5) -> tokens (R,), and the
 // processed distributions (R,V) if not null

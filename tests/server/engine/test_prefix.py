@@ -33,7 +33,8 @@ def pool_with(num_pages: int, num_scored: int) -> PagePool:
 def test_the_prefix_ends_where_tokens_or_pages_do():
     assert len(find_prefix(pool_with(3, 0), job())) == 3
     assert len(find_prefix(pool_with(2, 0), job())) == 2
-    assert len(find_prefix(pool_with(3, 0), job(PROMPT[:12]))) == 2
+    assert len(find_prefix(pool_with(3, 0), job(PROMPT[:12]))) == 3
+    assert len(find_prefix(pool_with(3, 0), job(PROMPT[:11]))) == 2
     assert len(find_prefix(pool_with(3, 0), job((*PROMPT[:7], 99, *PROMPT[8:])))) == 1
     assert find_prefix(pool_with(3, 0), job((99, *PROMPT[1:]))) == []
 
@@ -45,6 +46,13 @@ def test_scores_come_with_the_pages_that_are_shared():
     assert (len(found), scoring.num_cached, scoring.num_scored) == (2, 8, 8)
     assert scoring.unsent_scores == scores_of_page(0) + scores_of_page(1)
     assert pool.num_held == 2
+
+
+def test_a_prompt_that_ends_with_a_page_has_no_score_of_what_follows_it():
+    pool, scoring = pool_with(3, 2), job(PROMPT[:8], prompt_ask=Ask())
+    share_prefix(pool, scoring, find_prefix(pool, scoring))
+    assert (scoring.num_cached, scoring.num_left, scoring.num_scored) == (8, 0, 7)
+    assert scoring.unsent_scores == scores_of_page(0) + scores_of_page(1)[:3]
 
 
 def test_a_resumed_job_takes_only_the_scores_it_has_not_sent():
@@ -73,6 +81,13 @@ def test_a_page_that_its_row_cannot_fill_is_not_waited_for():
     leader.num_cached = 4
     in_step.add(leader)
     assert not in_step.serves(job(), 1)
+
+
+def test_a_page_whose_next_token_is_not_known_gives_no_scores_to_wait_for():
+    in_step, leader = PagesInStep(), job(PROMPT[:4], prompt_ask=Ask())
+    in_step.add(leader)
+    assert not in_step.serves(job(prompt_ask=Ask()), 0)
+    assert in_step.serves(job(), 0)
 
 
 def test_a_scoring_job_waits_for_scores_that_hold_all_it_wants_whatever_token_follows():

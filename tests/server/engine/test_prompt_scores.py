@@ -31,6 +31,20 @@ def test_scores_kept_with_cached_pages_are_told_without_running_them():
         assert drive.model.num_tokens_run - before == 30 - expected
 
 
+def test_a_scored_prompt_that_ends_within_what_was_scored_runs_nothing():
+    drive = Drive()
+    drive.add(request(distinct(1, 30), max_tokens=0, prompt_ask=Ask(top=2)))
+    drive.run()
+    before = drive.model.num_tokens_run
+    for first_scored in (1, 10, 14, 16):
+        wanted = {"prompt_ask": Ask(top=1), "ask": Ask(top=3), "first_scored": first_scored}
+        got = drive.add(request(distinct(1, 16), max_tokens=0, **wanted))
+        drive.run()
+        assert got.job.num_reused == 16
+        assert got.outcome() == alone(got.job.request)
+    assert drive.model.num_tokens_run == before
+
+
 def test_another_token_after_a_cached_page_is_scored_without_running_the_page():
     drive = Drive()
     shared = distinct(1, 16)
@@ -57,7 +71,7 @@ def test_where_another_request_cached_the_next_page_the_token_between_is_scored_
 def test_pages_run_without_scores_serve_scoring_only_once_scored():
     drive = Drive()
     prompt = distinct(1, 20)
-    for prompt_ask, expected in ((None, 0), (Ask(), 0), (Ask(), 16), (Ask(top=3), 0), (None, 16)):
+    for prompt_ask, expected in ((None, 0), (Ask(), 0), (Ask(), 16), (Ask(top=3), 0), (None, 20)):
         got = drive.add(request(prompt, prompt_ask=prompt_ask))
         drive.run()
         assert got.job.num_reused == expected

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -174,3 +174,17 @@ def test_guesses_change_no_token_and_no_score(model):
         assert guessing.value("draft_tokens_accepted_total") > 0
         proposed = guessing.value("draft_tokens_proposed_total")
         assert proposed > guessing.value("draft_tokens_accepted_total") or size == 1
+
+
+def test_a_prompt_that_ends_with_a_cached_page_is_answered_as_one_that_is_run(model):
+    """Every wish, n of each and at once, before and after; and again under pressure."""
+    checkpoint, transformer, prompts = model
+    ends = [(*prompts[3], *prompts[1])[:length] for length in (16, 48)]
+    requests = [replace(each, id=f"{each.id}-{n}") for each in wishes(ends) for n in range(2)]
+    expected = [Bench(checkpoint, transformer).run([each])[0] for each in requests]
+    for num_pages, limits in ((256, {}), (7, {"max_batch_tokens": 24}), (7, {"max_batch": 3})):
+        bench = Bench(checkpoint, transformer, num_pages, **limits)
+        for _ in range(3):
+            assert bench.run(requests) == expected
+        assert bench.value("prefix_cache_hits_total") > 0
+        assert num_pages == 256 or bench.scheduler.num_preemptions > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from model.step import Sampling
+from model.step import Ask, Sampling
 from tests.fakes import PageModel, alone
 from tests.server.engine.drive import Drive, distinct, request
 
@@ -22,12 +22,64 @@ def test_a_prompt_asked_again_runs_only_its_tail():
     assert second.outcome() == first.outcome()
 
 
-def test_the_last_prompt_token_always_runs_for_its_distribution():
+@pytest.mark.parametrize("max_tokens", [0, 1, 4])
+def test_a_cached_prompt_that_ends_with_a_page_is_answered_without_running_a_token(max_tokens):
     drive = Drive()
-    for expected in (0, 16):  # not 20, though all five pages are there
-        got = drive.add(request(distinct(1, 20)))
+    for expected in (0, 20):
+        before = drive.model.num_tokens_run
+        got = drive.add(request(distinct(1, 20), max_tokens, ask=Ask(top=2, summary=True)))
         drive.run()
+        assert got.outcome() == alone(got.job.request)
         assert got.job.num_reused == expected
+        num_drawn_from = max(0, max_tokens - 1)  # tokens drawn run, but for the last
+        assert drive.model.num_tokens_run - before == 20 - expected + num_drawn_from
+
+
+@pytest.mark.parametrize("length", range(17, 25))
+def test_a_cached_prompt_runs_fewer_tokens_than_a_page_has(length):
+    drive = Drive()
+    for _ in range(2):
+        before = drive.model.num_tokens_run
+        drive.add(request(distinct(1, length), max_tokens=1))
+        drive.run()
+    assert drive.model.num_tokens_run - before == length % 4
+
+
+def test_equal_prompts_that_end_with_a_page_run_once():
+    drive = Drive()
+    prompt, ask = distinct(1, 8), Ask(top=1)
+    gathered = [drive.add(request(prompt, 3, ask=ask, sampling=Sampling(seed=i))) for i in range(5)]
+    drive.run()
+    assert [got.outcome() for got in gathered] == [alone(got.job.request) for got in gathered]
+    assert drive.model.num_tokens_run == 8 + 5 * 2
+
+
+def test_a_page_that_was_evicted_runs_again():
+    drive = Drive(PageModel(num_pages=4))
+    first = drive.add(request(distinct(1, 8), max_tokens=1))
+    drive.run()
+    drive.add(request(distinct(2, 12), max_tokens=1))  # takes one of the two
+    drive.run()
+    again = drive.add(request(distinct(1, 8), max_tokens=1))
+    drive.run()
+    assert again.job.num_reused == 4  # the end of a chain goes first
+    assert again.outcome() == first.outcome()
+
+
+def test_a_preempted_request_whose_pages_hold_all_its_tokens_goes_on_from_their_end():
+    drive = Drive(PageModel(num_pages=8), speculates=False)
+    leader = drive.add(request(distinct(1, 8), max_tokens=14))
+    twin = drive.add(request(distinct(1, 8), max_tokens=14))
+    while len(twin.job.tokens) < 16:
+        drive.step()
+    assert len(leader.job.tokens) == 17  # one step ahead: the page of the twin's last token is full
+    drive.scheduler._preempt(twin.job)
+    drive.scheduler.running.remove(twin.job)
+    before = drive.model.num_tokens_run
+    drive.step()
+    assert drive.model.num_tokens_run - before == 1  # the leader's
+    drive.run()
+    assert [got.outcome() for got in (leader, twin)] == [alone(leader.job.request)] * 2
 
 
 def test_generated_tokens_serve_the_next_turn_of_a_conversation():
