@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # build.sh FOLDER: llama.cpp built for this machine (a quarter of an hour on two cores), OpenVINO GenAI in a virtual
 # environment, and the default checkpoint in the form each is measured with. What is there already is kept.
-# Needs cmake, ninja and a C++ compiler; run by `make bench-peers` with this project's Python as $PYTHON.
+# Needs cmake, make and a C++ compiler; run by `make bench-peers` with this project's Python as $PYTHON.
 set -euo pipefail
 folder=$(realpath -m "${1:?a folder}")
 python=${PYTHON:-.venv/bin/python}
