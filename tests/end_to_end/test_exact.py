@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from server.api.surprisal import windows
 from server.text.tokenizer import TextTokenizer
 from tests.end_to_end.running import events
-from tests.reference import PROMPTS, TEXTS, expected, long_text, transformers_model
+from tests.reference import TEXTS, expected, long_text, transformers_model
 from weights.catalog import resolve
 from weights.load import load
 
@@ -67,8 +67,9 @@ def test_a_text_of_4000_tokens_is_scored_as_transformers_scores_it(exact):
 
 
 def test_distributions_are_transformers(exact):
-    results = ask(exact, "/next-token-probabilities", prompt=list(PROMPTS), full="base64")
-    for prompt, result in zip(PROMPTS, results["results"], strict=True):
+    for prompt in TEXTS:
+        told = ask(exact, "/next-token-probabilities", prompt=prompt, full="base64")
+        [result] = told["results"]
         ids = ask(exact, "/tokenize", prompt=prompt)["tokens"]
         with torch.no_grad():
             logits = transformers_model(model_of(exact))(torch.tensor([ids])).logits[0, -1]

@@ -1,10 +1,11 @@
 import base64
 import io
+import time
 
 import numpy as np
 import pytest
 
-from tests.scripted import BOS, CONTEXT, EOS, VOCAB_SIZE
+from tests.scripted import BOS, CONTEXT, EOS, SLOW, VOCAB_SIZE
 
 
 def probabilities(server, prompt, **fields):
@@ -72,6 +73,44 @@ def test_a_probability_of_nothing_is_a_number(server):
     assert (told["logprob"], told["probability"], told["text"]) == (-9999.0, 0.0, "")
     assert result["distribution"][padded] == -9999.0
     assert result["top"][-1]["id"] == padded
+
+
+def test_a_text_of_several_tokens_is_refused_naming_them(server):
+    answer = server.post("/next-token-probabilities", {"prompt": "a", "texts": ["x", "yz"]})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "texts.1")
+    assert "2 tokens (121 'y', 122 'z')" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/next-token-probabilities", b'{"prompt": "a", "temperature": NaN}'),
+        ("/score", b'{"prompt": "a", "continuations": ["b"], "normalize": NaN}'),
+        ("/surprisal", b'{"text": "a", "window": NaN}'),
+    ],
+)
+def test_what_is_not_a_number_is_refused(server, path, body):
+    answer = server.http.post(path, content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+
+
+def test_several_prompts_are_one_batch(server):
+    """The model takes 50 ms a step for these: one by one they would be as many steps."""
+    prompts = [SLOW + chr(97 + i) for i in range(16)]
+    asked = time.monotonic()
+    for prompt in prompts:
+        probabilities(server, prompt)
+    one_by_one, asked = time.monotonic() - asked, time.monotonic()
+    results = probabilities(server, [prompt + "z" for prompt in prompts])["results"]
+    assert len(results) == 16
+    assert time.monotonic() - asked < one_by_one / 4
+
+
+def test_a_prompt_is_found_in_the_cache(server):
+    prompt = list(range(30, 80))
+    probabilities(server, prompt)
+    assert probabilities(server, prompt)["usage"]["cached_tokens"] == 48
 
 
 def test_a_temperature_flattens_the_distribution(server):
