@@ -44,10 +44,11 @@ inline float coarse_bias(float slope, int64_t position) {
 }
 
 // R queries (R,D) times N runs of 16 keys, each (D,16) with rows `keys_stride` apart, of which the
-// first `lanes` exist -> scores[r * scores_stride + 16 * n ..]
+// first `lanes` exist -> scores[r * scores_stride + 16 * n ..]; next: N runs to ask memory for
 template <class V, int R, int N, bool WHOLE>
 inline void score_tile(const float* queries, int64_t width, int64_t D, const float* const* keys,
-                       int64_t keys_stride, int lanes, float* scores, int64_t scores_stride) {
+                       const float* const* next, int64_t keys_stride, int lanes, float* scores,
+                       int64_t scores_stride) {
     typename V::Reg sum[R][N], key[N];
     for (int64_t first = 0; first < D; first += CHAIN) {
         TIEDLM_UNROLL for (int r = 0; r < R; ++r)
@@ -56,6 +57,7 @@ inline void score_tile(const float* queries, int64_t width, int64_t D, const flo
         for (int64_t d = first; d < last; ++d) {
             TIEDLM_UNROLL for (int n = 0; n < N; ++n) {
                 const float* at = keys[n] + d * keys_stride;
+                __builtin_prefetch(next[n] + d * keys_stride, 0, 2);
                 key[n] = WHOLE ? V::load(at) : V::load(at, lanes);
             }
             TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
@@ -72,10 +74,12 @@ inline void score_tile(const float* queries, int64_t width, int64_t D, const flo
     }
 }
 
-// sums (R,16*D) += weights (R,keys) @ values (keys,16*D); of the last run of 16 `rest` exist
+// sums (R,16*D) += weights (R,keys) @ values (keys,16*D); of the last run of 16 `rest` exist;
+// next: values to ask memory for
 template <class V, int R, int D>
 inline void add_tile(float* sums, int64_t width, const float* weights, int64_t weights_stride,
-                     const float* values, int64_t values_stride, int64_t count, int rest) {
+                     const float* values, const float* next, int64_t values_stride, int64_t count,
+                     int rest) {
     typename V::Reg sum[R][D], value[D];
     TIEDLM_UNROLL for (int r = 0; r < R; ++r)
         TIEDLM_UNROLL for (int d = 0; d < D; ++d)
@@ -83,6 +87,7 @@ inline void add_tile(float* sums, int64_t width, const float* weights, int64_t w
     for (int64_t j = 0; j < count; ++j) {
         TIEDLM_UNROLL for (int d = 0; d < D; ++d) {
             const float* at = values + j * values_stride + d * LANES;
+            __builtin_prefetch(next + j * values_stride + d * LANES, 0, 2);
             value[d] = D == 1 && rest < LANES ? V::load(at, rest) : V::load(at);
         }
         TIEDLM_UNROLL for (int r = 0; r < R; ++r) {
@@ -129,6 +134,12 @@ struct Attending {
     const float* page(const float* cache, int64_t index) const {
         const int64_t kv_head = item.head / (job.num_heads / job.num_kv_heads);
         return cache + (job.pages[item.pages + index] * job.num_kv_heads + kv_head) * D * page_size;
+    }
+    // The page to ask for while page `index` is looked at: pages lie apart, and no processor
+    // foresees the next. The first queries ask for all.
+    int64_t soon(int64_t index, int q) const {
+        const int64_t last = (item.position + item.num_tokens - 1) / page_size;
+        return q == 0 && index + PAGES <= last ? index + PAGES : index;
     }
     // The place of a block's key in a row of scores: runs of 16 do not go beyond their page.
     int64_t lane(int64_t key) const {
@@ -190,24 +201,28 @@ struct Attending {
 
     template <int R>
     void score(int q, int64_t page_of_block, int64_t first, int64_t last) {
-        const float* keys[PAGES];
+        const float *keys[PAGES], *next[PAGES];
         int64_t p = first;
         if (page_size == LANES)
             for (; p + V::OUTPUTS <= last; p += V::OUTPUTS) {
-                for (int i = 0; i < V::OUTPUTS; ++i) keys[i] = page(job.keys, page_of_block + p + i);
-                score_tile<V, R, V::OUTPUTS, true>(queries + q * width, width, D, keys, page_size,
-                                                   LANES, scores + p * LANES, row);
+                for (int i = 0; i < V::OUTPUTS; ++i) {
+                    keys[i] = page(job.keys, page_of_block + p + i);
+                    next[i] = page(job.keys, soon(page_of_block + p + i, q));
+                }
+                score_tile<V, R, V::OUTPUTS, true>(queries + q * width, width, D, keys, next,
+                                                   page_size, LANES, scores + p * LANES, row);
             }
         for (; p < last; ++p)
             for (int64_t i = 0; i < runs; ++i) {
                 const int64_t left = page_size - i * LANES;
                 keys[0] = page(job.keys, page_of_block + p) + i * LANES;
+                next[0] = page(job.keys, soon(page_of_block + p, q)) + i * LANES;
                 float* out = scores + (p * runs + i) * LANES;
                 if (left >= LANES)
-                    score_tile<V, R, 1, true>(queries + q * width, width, D, keys, page_size, LANES,
-                                              out, row);
+                    score_tile<V, R, 1, true>(queries + q * width, width, D, keys, next, page_size,
+                                              LANES, out, row);
                 else
-                    score_tile<V, R, 1, false>(queries + q * width, width, D, keys, page_size,
+                    score_tile<V, R, 1, false>(queries + q * width, width, D, keys, next, page_size,
                                                int(left), out, row);
             }
     }
@@ -270,20 +285,23 @@ struct Attending {
         for (int64_t j = keys.first; j < keys.last;) {
             const int64_t p = j / page_size, end = (p + 1) * page_size;
             const int64_t next = end < keys.last ? end : keys.last;
-            const float* values = page(job.values, base / page_size + p) + j % page_size * D;
-            add_values<R>(q, scores + r * row + lane(j), values, next - j);
+            const int64_t at = base / page_size + p, offset = j % page_size * D;
+            add_values<R>(q, scores + r * row + lane(j), page(job.values, at) + offset,
+                          page(job.values, soon(at, q)) + offset, next - j);
             j = next;
         }
     }
 
     template <int R>
-    void add_values(int q, const float* weights, const float* values, int64_t num_keys) {
+    void add_values(int q, const float* weights, const float* values, const float* next,
+                    int64_t num_keys) {
         float* to = sums + q * width;
         int64_t d = 0;
         for (; d + V::OUTPUTS * LANES <= D; d += V::OUTPUTS * LANES)
-            add_tile<V, R, V::OUTPUTS>(to + d, width, weights, row, values + d, D, num_keys, LANES);
+            add_tile<V, R, V::OUTPUTS>(to + d, width, weights, row, values + d, next + d, D, num_keys,
+                                       LANES);
         for (; d < D; d += LANES)
-            add_tile<V, R, 1>(to + d, width, weights, row, values + d, D, num_keys,
+            add_tile<V, R, 1>(to + d, width, weights, row, values + d, next + d, D, num_keys,
                               D - d < LANES ? int(D - d) : LANES);
     }
 };
