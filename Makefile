@@ -60,6 +60,7 @@ fix: $(VENV)/.installed
 bench: $(VENV)/.installed  ## side by side with transformers; the last line is one line of JSON
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.python_share
 	$(BIN)/python -m benchmarks.http
 	$(BIN)/python -m benchmarks.speculation
 	$(BIN)/python -m benchmarks.scoring

@@ -9,6 +9,7 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Sequence
 
 import httpx
 
@@ -31,6 +32,10 @@ async def stream(http: httpx.AsyncClient, seed: int, gaps: list[tuple[float, flo
                 last = now
 
 
+def percentile(values: Sequence[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100)[percent - 1]
+
+
 async def measure(url: str, seed: int) -> dict[str, float]:
     gaps: list[tuple[float, float]] = []
     async with httpx.AsyncClient(base_url=url, timeout=600.0) as http:
@@ -49,6 +54,7 @@ async def measure(url: str, seed: int) -> dict[str, float]:
         "gap_ms_before": round(1e3 * statistics.median(before), 1),
         "gap_ms_during": round(1e3 * statistics.median(during), 1),
         "ratio_of_medians": round(statistics.median(during) / statistics.median(before), 2),
+        **{f"p{p}_gap_ms_during": round(1e3 * percentile(during, p), 1) for p in (95, 99)},
         "worst_gap_ms_during": round(1e3 * max(during), 1),
     }
 

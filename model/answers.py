@@ -58,7 +58,7 @@ def answer_places(
     has_more = any(is_shifted(place.row) or place.is_processed for place in places)
     # Logits; where it is asked for, shifted logits and the processed distributions as well.
     for part in _chunks(len(places), (4 if has_more else 1) * embedding.vocab_size):
-        settled = [replace(place, row=_settle(place.row)) for place in places[part]]
+        settled = [_settle(place) for place in places[part]]
         answers += _answer(settled, embedding.logits(hidden[part]), embedding.kernels)
     return answers
 
@@ -70,9 +70,12 @@ def _is_blockwise(place: Place) -> bool:
     return is_greedy and not is_shifted(row) and blockwise.serves(row.ask)
 
 
-def _settle(row: Row) -> Row:
+def _settle(place: Place) -> Place:
     """With the mask that was being computed meanwhile."""
-    return row if row.pending is None else replace(row, allowed=row.pending(), pending=None)
+    pending = place.row.pending
+    if pending is None:
+        return place
+    return replace(place, row=replace(place.row, allowed=pending(), pending=None))
 
 
 def _answer(places: Sequence[Place], logits: Tensor, kernels: Kernels) -> list[Answer]:
@@ -131,8 +134,10 @@ def _tell(
     places: Sequence[Place], asking: Sequence[int], told: Told, tokens: Tensor, kernels: Kernels
 ) -> list[Answer]:
     """tokens (R,), drawn where the place draws."""
-    rows = torch.tensor(asking, dtype=torch.int64)
-    own = dict(zip(asking, scores(told, rows, tokens[rows], kernels), strict=True))
+    own: dict[int, Score] = {}
+    if asking:
+        rows = torch.tensor(asking, dtype=torch.int64)
+        own = dict(zip(asking, scores(told, rows, tokens[rows], kernels), strict=True))
     about = _reports(places, asking, told, kernels)
     return [
         about.get(r) if place.sampling is None else Drawn(token, own.get(r), about.get(r))

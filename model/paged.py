@@ -65,16 +65,24 @@ def plan(rows: Sequence[Row], page_size: int) -> Batch:
             (len(tokens) - end + (index + 1) * page_size - 1, row.pages[index])
             for index in range(row.start // page_size, end // page_size)
         ]
+    firsts = tuple(first for first, *_ in spans)
+    spans.sort(key=_num_seen, reverse=True)  # the longest first, or threads wait for the last
     return Batch(
         torch.tensor(tokens, dtype=torch.int64),
         torch.tensor(positions, dtype=torch.int64),
         torch.tensor(slots, dtype=torch.int64),
-        tuple(first for first, *_ in spans),
+        firsts,
         Spans(torch.tensor(spans), torch.tensor(pages)),
         tuple(filled),
         tuple(ends),
         tuple(kept),
     )
+
+
+def _num_seen(span: tuple[int, int, int, int]) -> int:
+    """About how many keys its tokens see, all together."""
+    _, start, num_tokens, _ = span
+    return num_tokens * (start + num_tokens)
 
 
 class PagedMemory:

@@ -125,7 +125,8 @@ class Runner:
                 owners.append(r)
         if not places:
             return {}
-        answers = answer_places(places, hidden[torch.tensor(ends)], self.transformer.embedding)
+        states = hidden if len(ends) == len(hidden) else hidden[torch.tensor(ends)]
+        answers = answer_places(places, states, self.transformer.embedding)
         found: dict[int, list[Answer]] = {}
         for r, answer in zip(owners, answers, strict=True):
             found.setdefault(r, []).append(answer)

@@ -99,10 +99,16 @@ class Scheduler:
         if not _discard(self.waiting, job) and _discard(self.running, job):
             self._release(job)
 
+    @property
+    def long_start(self) -> int:
+        """How much of the long prompt that is next in turn is done."""
+        jobs = (job for job in self.running if job.is_long and job.num_left > 1)
+        return next((job.num_cached for job in jobs), 0)
+
     def schedule(self, max_long_tokens: int | None = None) -> list[Row]:
         """The rows of the next step; none only when there is no job.
 
-        `max_long_tokens`, at least 1, bounds long prompts in a step that also decodes.
+        `max_long_tokens` bounds long prompts in a step that also decodes: 0 leaves them out.
         """
         self._step, self.started, self._pages_in_step = [], [], PagesInStep()
         self._plan_decoding()

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from model.step import Row, Sampled
 from server.engine.live import Live
-from server.engine.pace import Pace
+from server.engine.pace import Chunk, Pace
 from server.engine.progress import Progress
 from server.engine.request import Ending, Update
 from server.engine.scheduler import Scheduler
@@ -45,7 +45,7 @@ class Worker:
     ) -> None:
         self._runner, self._scheduler = runner, scheduler
         self._metrics, self._clock = metrics, clock
-        self._pace = Pace(min_tokens=max(1, runner.page_size // 2))
+        self._pace = Pace()
         self._live: dict[int, Live] = {}
         self._next_deadline = inf  # no live one is earlier
         self._updates: list[tuple[Live, Update]] = []
@@ -90,7 +90,8 @@ class Worker:
         """One forward pass over the batch, and what it brought to each of its requests."""
         began, num_preemptions = self._clock(), self._scheduler.num_preemptions
         try:
-            rows = self._scheduler.schedule(self._pace.max_long_tokens())
+            limit = self._pace.max_long_tokens(self._scheduler.long_start)
+            rows = self._scheduler.schedule(limit)
             self._metrics.preempted(self._scheduler.num_preemptions - num_preemptions)
             self._note_started(began)
             progress = self._scheduler.commit(self._runner.step(rows))
@@ -103,8 +104,9 @@ class Worker:
             self._record(told, now)
 
     def _observe(self, rows: Sequence[Row], progress: Sequence[Progress], seconds: float) -> None:
-        self._pace.observe(*_count(rows), seconds)
+        chunks = [Chunk(len(row.tokens), row.start) for row in rows if not _decodes(row)]
         num_drafts = sum(row.num_drafts for row in rows)
+        self._pace.observe(len(rows) - len(chunks), chunks, seconds, num_drafts)
         if num_drafts:
             num_right = sum(max(0, len(told.drawn) - 1) for told in progress)
             self._metrics.drafted(num_drafts, num_right)
@@ -193,8 +195,6 @@ class Worker:
         self._updates.append((live, update))
 
 
-def _count(rows: Sequence[Row]) -> tuple[int, int]:
-    """(decoding rows, prompt tokens)."""
-    num_tokens = [len(row.tokens) - row.num_drafts for row in rows]
-    num_decoding = num_tokens.count(1)
-    return num_decoding, sum(num_tokens) - num_decoding
+def _decodes(row: Row) -> bool:
+    """A chunk of one token, with more to come, does not draw."""
+    return len(row.tokens) - row.num_drafts == 1 and row.sampling is not None

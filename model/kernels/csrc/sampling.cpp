@@ -3,6 +3,7 @@
 // A row is one thread's from beginning to end. Its weights are e^(x - largest), the same for equal x.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -91,6 +92,33 @@ Row prepare(const Distributions& passes, const float* logits, int64_t size, floa
     return {passes, logits, size, row.largest, total(own.sums), split(row.log_sum)};
 }
 
+// Of the ids that were found, ascending, leaves those that may be within `target` of the mass: down to
+// a weight that is reached before, and further down by what keep_nucleus cannot tell apart. A bin is
+// a quarter of a power of two.
+void leave_heavy(const Row& row, double target) {
+    constexpr int SHIFT = 21, BINS = 1 << 11;
+    std::vector<double>& masses = scratch().masses;
+    masses.assign(BINS, 0.0);
+    const float* weights = row.weights();
+    const auto bin = [&](int32_t id) {
+        uint32_t bits;
+        std::memcpy(&bits, weights + id, 4);
+        return bits >> SHIFT;
+    };
+    std::vector<int32_t>& ids = scratch().ids;
+    for (const int32_t id : ids) masses[bin(id)] += double(weights[id]);
+    double above = 0.0;
+    uint32_t reached = BINS;
+    while (reached > 0 && above < target * (1 + 1e-9)) above += masses[--reached];
+    const uint32_t bits = reached << SHIFT;
+    float floor;
+    std::memcpy(&floor, &bits, 4);
+    floor *= 0.88f;  // e^-0.128: a bucket of keep_nucleus, and roundings
+    ids.erase(std::remove_if(ids.begin(), ids.end(),
+                             [&](int32_t id) { return weights[id] < floor; }),
+              ids.end());
+}
+
 // Ids that may be among the kept, as keys: all of the kept, and not many more.
 void find_candidates(const Row& row, const Draw& draw) {
     Scratch& own = scratch();
@@ -104,6 +132,7 @@ void find_candidates(const Row& row, const Draw& draw) {
         // What is lighter than this weighs less than 1 - top_p all together.
         const double light = 0.5 * (1.0 - draw.top_p) * row.sum / double(row.size);
         find(row.passes, row.weights(), row.size, float(std::max(light, draw.min_p) * (1 - 1e-6)));
+        if (draw.top_p < 1.0 && draw.min_p <= 0.0) leave_heavy(row, draw.top_p * row.sum);
     }
     own.keys.clear();
     for (const int32_t id : own.ids) own.keys.push_back(key(row.logprob(row.scaled[id]), id));

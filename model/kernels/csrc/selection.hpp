@@ -13,7 +13,7 @@ namespace tiedlm {
 struct Scratch {
     std::vector<Summary> blocks;
     std::vector<float> scaled, weights, maxima, logits;
-    std::vector<double> sums;
+    std::vector<double> sums, masses;
     std::vector<int32_t> found;  // as long as the longest row
     std::vector<int32_t> ids, order;
     std::vector<uint64_t> keys;

@@ -126,7 +126,8 @@ def test_greedy_output_is_the_naive_loops(model):
 def test_a_crowd_under_pressure_gets_what_each_gets_alone(model):
     checkpoint, transformer, prompts = model
     requests = wishes(prompts)
-    crowd = Bench(checkpoint, transformer, num_pages=6, max_batch_tokens=24)
+    # No prompt is long: how much of those runs in a step depends on the clock.
+    crowd = Bench(checkpoint, transformer, num_pages=5, max_batch_tokens=48)
     for request, told in zip(requests, crowd.run(requests), strict=True):
         (expected,) = Bench(checkpoint, transformer).run([request])
         assert told.reason == expected.reason == "length"

@@ -252,3 +252,23 @@ def test_preemptions_are_counted():
         bench.add(prompt=[i] * 30, max_tokens=90)
     bench.run()
     assert bench.value("preemptions_total") > 0
+
+
+def test_a_long_prompt_deep_in_its_context_never_doubles_a_streams_gaps():
+    """A token costs 2 ms and a tenth more for each that is before it: in the end one a step."""
+    durations = []
+
+    def take_time(rows):
+        long = [row for row in rows if len(row.prompt) > 32 and row.start < len(row.prompt)]
+        chunks = sum(len(row.tokens) * (0.002 + 0.0001 * row.start) for row in long)
+        durations.append(0.01 + chunks)
+        bench.now += durations[-1]
+
+    bench = Bench(before_step=take_time)
+    bench.add(max_tokens=60)
+    for _ in range(8):
+        bench.worker.step()
+    bench.add(prompt=range(10, 70), max_tokens=1)
+    assert ending_of(bench.run()["request-1"]).reason == "length"
+    assert 0.015 < max(durations) < 0.02
+    assert len(durations) == 60
