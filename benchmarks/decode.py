@@ -2,8 +2,8 @@
 A step of 16 decoding rows without HTTP: how much of it is not the model. The last line is one line
 of JSON.
 
-`model` is the forward pass and the tied projection; the rest is scheduling, sampling, queueing and
-publishing.
+`model` is the forward pass and the tied projection, which finds the likeliest token where it
+computes the logits; the rest is scheduling, sampling, queueing and publishing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from benchmarks.load import random_prompts
+from model.huge_pages import use_huge_pages
+from model.kernels import Projected, Wanted
 from model.paged import Batch
 from model.precision import Precision
 from model.runner import Runner, build_runner
@@ -30,6 +32,7 @@ from weights.catalog import resolve
 from weights.load import load
 
 ROWS, TOKENS = 16, 48
+T = TypeVar("T")
 
 
 class Timed:
@@ -49,10 +52,14 @@ class Timed:
     def logits(self, hidden: Tensor) -> Tensor:
         return self._time(self._embedding.logits, hidden)
 
-    def _time(self, call: Callable[[Any], Tensor], argument: Batch | Tensor) -> Tensor:
+    def project(self, hidden: Tensor, wanted: Wanted) -> Projected:
+        """What a greedy row is drawn by is reduced where its logits are computed."""
+        return self._time(self._embedding.project, hidden, wanted)
+
+    def _time(self, call: Callable[..., T], *arguments: object) -> T:
         started = time.perf_counter()
         try:
-            return call(argument)
+            return call(*arguments)
         finally:
             self.seconds += time.perf_counter() - started
 
@@ -71,6 +78,7 @@ async def measure(precision: Precision) -> dict[str, Any]:
     checkpoint = load(resolve("smollm2-135m-instruct"))
     threads = os.cpu_count()
     runner = build_runner(checkpoint, precision=precision, num_pages=256, threads=threads)
+    use_huge_pages(runner.transformer.storages())  # as the server does
     timed = Timed(runner)
     engine = Engine(runner, max_batch=ROWS, max_batch_tokens=512, max_queue=64)
     engine.start()

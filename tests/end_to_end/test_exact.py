@@ -1,5 +1,5 @@
 """
-Both checkpoints in float32, through the socket, beside transformers' float32 and minicons: within
+Both checkpoints in float32, through the socket, beside transformers' float64 and minicons: within
 1e-4 nat. Among our own routes the same quantity is the same float: there the tests say `==`.
 """
 
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from server.api.surprisal import windows
 from server.text.tokenizer import TextTokenizer
 from tests.end_to_end.running import events
-from tests.reference import TEXTS, expected, long_text, transformers_model
+from tests.reference import TEXTS, exact_model, expected, long_text, transformers_model
 from weights.catalog import resolve
 from weights.load import load
 
@@ -72,7 +72,7 @@ def test_distributions_are_transformers(exact):
         [result] = told["results"]
         ids = ask(exact, "/tokenize", prompt=prompt)["tokens"]
         with torch.no_grad():
-            logits = transformers_model(model_of(exact))(torch.tensor([ids])).logits[0, -1]
+            logits = exact_model(model_of(exact))(torch.tensor([ids])).logits[0, -1]
         theirs = logits.double().log_softmax(-1).numpy()
         ours = np.frombuffer(base64.b64decode(result["distribution"]["data"]), "<f4")
         # Far down in the tail a logit's own rounding is larger; nothing there is ever likely.
