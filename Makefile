@@ -27,7 +27,8 @@ serve: $(VENV)/.installed  ## pull the default checkpoint once, then serve it
 test: $(VENV)/.installed  ## the whole test suite, on the real checkpoints
 	$(BIN)/tiedlm pull smollm2-135m-instruct
 	$(BIN)/tiedlm pull gemma-3-270m
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/clients tests/end_to_end
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/clients --ignore tests/end_to_end
 
 test-long: $(VENV)/.installed  ## texts of thousands of tokens beside transformers, and their memory
 	$(BIN)/tiedlm pull smollm2-135m-instruct

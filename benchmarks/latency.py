@@ -60,6 +60,9 @@ async def measure(url: str, seed: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    with Server("--kv-cache-tokens", "16384") as server:
-        asyncio.run(measure(server.url, seed=0))  # the engine learns how long its steps take
-        print(json.dumps(asyncio.run(measure(server.url, seed=1000))))
+    result = {}
+    for speculation in ("off", "auto"):  # streams that repeat themselves lose their guesses, too
+        with Server("--kv-cache-tokens", "16384", "--speculation", speculation) as server:
+            asyncio.run(measure(server.url, seed=0))  # the engine learns how long its steps take
+            result[f"speculation_{speculation}"] = asyncio.run(measure(server.url, seed=1000))
+    print(json.dumps(result))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.load import random_prompts
+from model.huge_pages import use_huge_pages
 from model.runner import Runner, build_runner
 from model.step import Row, Sampling
 from weights.catalog import resolve
@@ -96,6 +97,7 @@ def measure(runner: Runner, timed: Timed, num_rows: int) -> dict[str, float]:
 def main() -> None:
     checkpoint = load(resolve("smollm2-135m-instruct"))
     runner = build_runner(checkpoint, num_pages=256, threads=THREADS)
+    use_huge_pages(runner.transformer.storages())  # as the server does
     kernels: Any = runner.transformer.kernels
     kernels._library = timed = Timed(kernels._library)
     print(

@@ -118,7 +118,7 @@ class OpenVINO:
 
     def __init__(self, name: str, python: Path, model: Path, threads: int) -> None:
         self.name = f"OpenVINO {name}"
-        self._command = [str(python), str(DRIVER), str(model), str(threads)]
+        self._command = [str(python), str(DRIVER), str(model), str(threads), name]
 
     def __enter__(self) -> Self:
         started = time.perf_counter()

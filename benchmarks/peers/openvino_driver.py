@@ -1,7 +1,7 @@
 """
 OpenVINO GenAI behind a pipe, run by the Python that has it: a line of JSON in, a line of JSON out.
 
-    python openvino_driver.py MODEL_FOLDER THREADS
+    python openvino_driver.py MODEL_FOLDER THREADS [float32]
 
 One prompt goes through its LLMPipeline, several through its ContinuousBatchingPipeline, which is
 what each is for. It knows nothing of this project.
@@ -20,6 +20,10 @@ import openvino as ov
 import openvino_genai as genai
 
 Answer = dict[str, float]
+Settings = dict[str, int | str]
+# By default it computes float32 models in bfloat16 where the processor can, keeps keys and values
+# in 8 bits, and rounds what integer weights are multiplied by to 8 bits.
+FLOAT32: Settings = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 
 
 def _ids(prompt: list[int]) -> ov.Tensor:
@@ -35,12 +39,12 @@ class Pipelines:
     """The second is opened when several prompts come together: each holds the weights."""
 
     folder: Path
-    threads: int
+    settings: Settings
     many: genai.ContinuousBatchingPipeline | None = None
     single: genai.LLMPipeline = field(init=False)
 
     def __post_init__(self) -> None:
-        self.single = genai.LLMPipeline(str(self.folder), "CPU", INFERENCE_NUM_THREADS=self.threads)
+        self.single = genai.LLMPipeline(str(self.folder), "CPU", **self.settings)
 
     def answer(self, prompts: list[list[int]], max_tokens: int) -> Answer:
         if len(prompts) == 1:
@@ -63,12 +67,14 @@ class Pipelines:
     def _open_many(self) -> genai.ContinuousBatchingPipeline:
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size, scheduler.enable_prefix_caching = 1, True  # of GB
-        settings = {"INFERENCE_NUM_THREADS": self.threads}
-        return genai.ContinuousBatchingPipeline(str(self.folder), scheduler, "CPU", settings)
+        return genai.ContinuousBatchingPipeline(str(self.folder), scheduler, "CPU", self.settings)
 
 
 def main() -> None:
-    pipelines = Pipelines(Path(sys.argv[1]), int(sys.argv[2]))
+    settings: Settings = {"INFERENCE_NUM_THREADS": int(sys.argv[2])}
+    if sys.argv[3:] == ["float32"]:
+        settings |= FLOAT32
+    pipelines = Pipelines(Path(sys.argv[1]), settings)
     for line in sys.stdin:
         print(json.dumps(pipelines.answer(**json.loads(line))), flush=True)
 
