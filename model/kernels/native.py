@@ -88,18 +88,18 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions, NativeProj
     def linears(
         self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None]]
     ) -> tuple[Tensor, ...]:
-        x, kinds = x.contiguous(), {weight.dtype for weight, _ in layers}
+        x, dtype = x.contiguous(), layers[0][0].dtype
+        assert all(weight.dtype == dtype for weight, _ in layers)
         assert all(weight.shape[1] == x.shape[1] for weight, _ in layers)
         assert all(weight.is_contiguous() for weight, _ in layers)
         outs = self._outs(x, layers)
         self._library.tiedlm_linear(
             self._context,
             floats(x),
-            MATRICES[kinds.pop()],
+            MATRICES[dtype],
             *x.shape,
             *_products([weight.data_ptr() for weight, _ in layers], layers, outs),
         )
-        assert not kinds
         return outs
 
     def quantised(

@@ -104,9 +104,10 @@ class Worker:
             self._record(told, now)
 
     def _observe(self, rows: Sequence[Row], progress: Sequence[Progress], seconds: float) -> None:
-        chunks = [Chunk(len(row.tokens), row.start) for row in rows if not _decodes(row)]
+        running = [row for row in rows if row.tokens]  # the others' states were in the cache
+        chunks = [Chunk(len(row.tokens), row.start) for row in running if not _decodes(row)]
         num_drafts = sum(row.num_drafts for row in rows)
-        self._pace.observe(len(rows) - len(chunks), chunks, seconds, num_drafts)
+        self._pace.observe(len(running) - len(chunks), chunks, seconds, num_drafts)
         if num_drafts:
             num_right = sum(max(0, len(told.drawn) - 1) for told in progress)
             self._metrics.drafted(num_drafts, num_right)

@@ -9,21 +9,10 @@ import torch.nn.functional as F
 from model.kernels import NativeKernels, TorchKernels, choose, native
 from tests.model.instruction_sets import AVAILABLE
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 ROUNDING = 2.0**-24  # of float32, relative
 MATRICES = [torch.float32, torch.bfloat16]
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    """`torch.empty` is then full of NaN: an element that is not written shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=AVAILABLE)
-def kernels(request):
-    return NativeKernels(2, request.param)
 
 
 def is_right(out, x, weight, bias=None):

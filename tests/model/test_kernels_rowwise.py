@@ -7,22 +7,11 @@ from model.kernels import NativeKernels, TorchKernels
 from model.rope import angles
 from tests.model.instruction_sets import AVAILABLE
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 ROUNDING = 2.0**-24  # of float32, relative
 TORCH = TorchKernels()
 WIDTHS = [1, 5, 16, 33, 72, 576, 640]
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    """`torch.empty` is then full of NaN: an element that is not written shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=AVAILABLE)
-def kernels(request):
-    return NativeKernels(2, request.param)
 
 
 def exact_norm(x, weight, bias, eps, has_mean):

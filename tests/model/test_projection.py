@@ -18,30 +18,18 @@ from model.kv_pool import KVPool
 from model.paged import plan
 from model.runner import Runner, build_transformer
 from model.step import Ask, Row, Sampling
-from tests.model.instruction_sets import AVAILABLE
 from tests.model.test_quantised import random_matrix
 from tests.reference import NAMES
 from weights.catalog import resolve
 from weights.load import load
 from weights.quant import KINDS
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 GREEDY = Sampling(temperature=0.0)
 TABLES = ["float32", "bfloat16", *(kind.name for kind in KINDS.values())]
 SHAPES = [(1, 1), (15, 40), (64, 32), (1003, 33), (1024, 96), (1025, 64), (5000, 64)]  # (V,C)
 NUMS_OF_ROWS = (1, 7, 130)
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    """`torch.empty` is then full of NaN: an element that is not written shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=AVAILABLE)
-def kernels(request):
-    return NativeKernels(2, request.param)
 
 
 def table_of(name, vocab_size, width):

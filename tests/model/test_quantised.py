@@ -13,24 +13,13 @@ from tests.end_to_end.running import ROOT
 from tests.model.instruction_sets import AVAILABLE
 from weights.quant import KINDS, QuantTensor, dequantize, empty, layout_of
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 ROUNDING = 2.0**-24
 ALL = list(KINDS.values())
 BITS = (8, 16)
 # Of outputs and inputs: less than a tile and a block, whole ones, one more, several of each.
 SHAPES = [(1, 1), (5, 31), (16, 32), (17, 33), (53, 300), (200, 96), (48, 576)]
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    """`torch.empty` is then full of NaN: an element that is not written shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=AVAILABLE)
-def kernels(request):
-    return NativeKernels(2, request.param)
 
 
 def random_matrix(kind, num_outputs, width, seed=0):
