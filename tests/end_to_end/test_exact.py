@@ -75,9 +75,7 @@ def test_distributions_are_transformers(exact):
             logits = exact_model(model_of(exact))(torch.tensor([ids])).logits[0, -1]
         theirs = logits.double().log_softmax(-1).numpy()
         ours = np.frombuffer(base64.b64decode(result["distribution"]["data"]), "<f4")
-        # Far down in the tail a logit's own rounding is larger; nothing there is ever likely.
-        assert np.abs(ours - theirs)[theirs > -25].max() < NAT
-        assert np.abs(ours - theirs).max() < 1e-3
+        assert np.abs(ours - theirs).max() < NAT
 
 
 def test_a_sliding_window_scores_as_the_guide_to_perplexity_does(exact):
@@ -167,7 +165,7 @@ def minicons_scorer(name):
         eos_token=special.token_text(checkpoint.special.eos_id),
         pad_token=special.token_text(checkpoint.special.pad_id or 0),
     )
-    theirs = scorer.IncrementalLMScorer(transformers_model(name), "cpu", tokenizer=wrapped)
+    theirs = scorer.IncrementalLMScorer(exact_model(name), "cpu", tokenizer=wrapped)
     # Which tokens begin a word is ours: white space of any kind, and what ends a text.
     theirs.is_bow_tokenizer = True
     vocabulary = range(checkpoint.config.vocab_size)
@@ -197,4 +195,4 @@ def test_minicons_agrees_on_tokens_words_and_conditional_scores(exact):
     )
     texts = [f" {stimulus}" for stimulus in stimuli]
     [scored] = ask(exact, "/score", prompt=PROMPT, continuations=texts)["results"]
-    assert [c["logprob"] for c in scored["continuations"]] == pytest.approx(totals, abs=2 * NAT)
+    assert [c["logprob"] for c in scored["continuations"]] == pytest.approx(totals, abs=NAT)
