@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from server.api.surprisal import windows
 from server.text.tokenizer import TextTokenizer
 from tests.end_to_end.running import events
-from tests.reference import TEXTS, exact_model, expected, long_text, transformers_model
+from tests.reference import TEXTS, exact_model, expected, long_text
 from weights.catalog import resolve
 from weights.load import load
 
