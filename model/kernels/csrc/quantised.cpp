@@ -12,13 +12,18 @@ using namespace tiedlm;
 
 namespace {
 
-constexpr int64_t LEAST_PIECE = 16 << 10, MOST_PIECE = 128 << 10;  // bytes of weights
-constexpr int64_t PIECES_A_THREAD = 6;   // so that threads end together
+// How a job's weights are cut: bytes a piece, and pieces a thread, so that threads end together.
+struct Cut {
+    int64_t least, most, pieces_a_thread;
+};
+
+// What comes from memory comes the faster the longer it goes on.
+constexpr Cut STREAMED{32 << 10, 1 << 20, 2}, MULTIPLIED{16 << 10, 128 << 10, 6};
 
 // all: every matrix of a job, as if they were one
-int64_t tiles_a_piece(const Codes& all, int threads) {
-    const int64_t share = all.tiles() * all.tile_bytes() / (threads * PIECES_A_THREAD);
-    const int64_t bytes = std::min(std::max(share, LEAST_PIECE), MOST_PIECE);
+int64_t tiles_a_piece(const Codes& all, int threads, const Cut& cut) {
+    const int64_t share = all.tiles() * all.tile_bytes() / (threads * cut.pieces_a_thread);
+    const int64_t bytes = std::min(std::max(share, cut.least), cut.most);
     return round_up(bytes / all.tile_bytes() + 1, 2);
 }
 
@@ -69,7 +74,9 @@ void tiedlm_quantised_linear(void* handle, const float* x, const int32_t* kind, 
     };
     const Codes all = codes(nullptr, num_outputs0 + num_outputs1 + num_outputs2);
     const Rounded inputs = round_rows(context, x, all, num_rows, is_wide != 0);
-    const int64_t tiles = tiles_a_piece(all, context.pool.threads());
+    const bool is_streaming = num_rows <= STREAMING_ROWS;
+    const int64_t tiles =
+        tiles_a_piece(all, context.pool.threads(), is_streaming ? STREAMED : MULTIPLIED);
     const int64_t stripes = (num_rows + MAX_PASS_ROWS - 1) / MAX_PASS_ROWS;
     const auto pieces = [&](const Product& product) {
         return stripes * ((codes(nullptr, product.num_outputs).tiles() + tiles - 1) / tiles);
@@ -78,7 +85,7 @@ void tiedlm_quantised_linear(void* handle, const float* x, const int32_t* kind, 
         const QuantLinear job{codes(p.weight, p.num_outputs), inputs, p.bias, p.out, is_wide != 0};
         const int64_t n = i % stripes * MAX_PASS_ROWS, t = i / stripes * tiles;
         kernels.multiply(job, {n, std::min(n + MAX_PASS_ROWS, num_rows)},
-                         {t, std::min(t + tiles, job.weight.tiles())}, num_rows <= STREAMING_ROWS);
+                         {t, std::min(t + tiles, job.weight.tiles())}, is_streaming);
     });
 }
 

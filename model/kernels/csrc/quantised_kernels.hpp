@@ -13,7 +13,7 @@ namespace tiedlm {
 constexpr float WIDEST = 32512.0f, NARROWEST = 127.0f;
 constexpr float SMALLEST_INPUT = 1e-30f;  // of a block's largest; below, all count as zero
 constexpr float LARGEST_INPUT = 3.402823466e38f;
-constexpr int64_t CODES_AHEAD = 8 << 10;  // bytes
+constexpr int SECOND_LEVEL = 2;  // of caches, to __builtin_prefetch
 
 template <int B, int G, bool HAS_OFFSET, bool HAS_MULTIPLES>
 struct KindOf {
@@ -151,15 +151,18 @@ void pass(const QuantLinear& job, Range rows, int64_t tile, bool is_streaming) {
     const uint8_t* at = w.data + tile * tile_bytes;
     const uint8_t *codes_at = at + w.codes(), *offsets_at = at + w.offsets();
     const uint8_t *multiples_at = at + w.multiples(), *of_offsets_at = at + w.offset_multiples();
-    const int64_t ahead = is_streaming ? T * tile_bytes / B : 0;
+    // Of the tiles that come next, as much as is read of these meanwhile: no further, or the first
+    // of them would come too late.
+    const int64_t step = is_streaming ? T * tile_bytes / B : 0;
+    const uint8_t* ahead = at + T * tile_bytes;
     alignas(64) float sums[MAX_PASS_ROWS * T * TILE];
     for (int64_t i = 0; i < count * T * TILE; ++i) sums[i] = 0.0f;
     for (int64_t n = 0; n < count; ++n)  // or writing them would wait, row after row
         for (int t = 0; t < T; ++t)
             __builtin_prefetch(job.out + (rows.first + n) * w.num_outputs + (tile + t) * TILE, 1);
     for (int64_t b = 0; b < B; ++b) {
-        for (int64_t i = 0; i < ahead; i += LINE)
-            __builtin_prefetch(at + b * ahead + CODES_AHEAD + i);
+        for (int64_t i = 0; i < step; i += LINE)
+            __builtin_prefetch(ahead + b * step + i, 0, SECOND_LEVEL);
         typename Q::template Unpacked<T> codes;
         TIEDLM_UNROLL for (int t = 0; t < T; ++t)
             Q::template unpack<K::BITS, T>(codes_at + t * tile_bytes + b * K::BITS * LINE, t, codes);

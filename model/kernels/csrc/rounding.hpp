@@ -8,7 +8,7 @@
 namespace tiedlm {
 
 constexpr int64_t ROUNDED_ROWS = 16;        // a piece
-constexpr int64_t STREAMING_ROWS = 8;  // so few, and reading weights takes longer than multiplying
+constexpr int64_t STREAMING_ROWS = 32;  // so few, and weights are worth asking for ahead of use
 constexpr int64_t LARGEST_GROUP_COUNT = 2;  // of a block
 
 // Where the rounded rows are kept until the thread's next product.
