@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from model.embedding import TiedEmbedding
@@ -40,7 +39,10 @@ def answer(
         entropies=any(ask is not None and ask.summary for ask in asks),
     )
     told = embedding.project(hidden, wanted)
-    tops, abouts = list(_tops(told)), _reports(asks, told)
+    if told.sums is None:  # nothing is asked: all draw
+        return [Drawn(token, None, None) for token in told.top_ids[:, 0].tolist()]
+    tops = list(_tops(told, told.sums))
+    abouts = _reports(asks, told, tops)
     return [
         Drawn(top[0].token, None if ask is None else top[0], about) if has_drawn else about
         for has_drawn, ask, top, about in zip(draws, asks, tops, abouts, strict=True)
@@ -65,10 +67,13 @@ def score(
     found = list(map(Score, *(each.tolist() for each in columns)))
     if ask is None:
         return found, []
-    return found, [each for each in _reports([ask] * len(found), told) if each is not None]
+    reports = _reports([ask] * len(found), told, list(_tops(told, told.sums)))
+    return found, [each for each in reports if each is not None]
 
 
-def _reports(asks: Sequence[Ask | None], told: Projected) -> list[Report | None]:
+def _reports(
+    asks: Sequence[Ask | None], told: Projected, tops: Sequence[tuple[Score, ...]]
+) -> list[Report | None]:
     entropies = _numbers(told.entropies)
     sums = _numbers(told.sums)
     return [
@@ -80,15 +85,11 @@ def _reports(asks: Sequence[Ask | None], told: Projected) -> list[Report | None]
             entropy=abs(entropies[n]) if ask.summary else None,
             logsumexp=sums[n] if ask.summary else None,
         )
-        for n, (ask, top) in enumerate(zip(asks, _tops(told), strict=True))
+        for n, (ask, top) in enumerate(zip(asks, tops, strict=True))
     ]
 
 
-def _tops(told: Projected) -> Iterator[tuple[Score, ...]]:
-    """Without sums a token alone is known."""
-    sums = told.sums
-    if sums is None:
-        sums = torch.full((len(told.top_ids),), torch.nan, dtype=torch.float64)
+def _tops(told: Projected, sums: Tensor) -> Iterator[tuple[Score, ...]]:
     columns = (told.top_ids, logprobs_of(told.top_logits, sums), told.top_logits)
     for tokens, logprobs, logits in zip(*(each.tolist() for each in columns), strict=True):
         ranked = zip(tokens, logprobs, range(1, len(tokens) + 1), logits, strict=True)

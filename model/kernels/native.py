@@ -40,13 +40,16 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "name": (ctypes.c_char_p, (_P,)),
     "linear": (None, (_P, _P, _I, Rows, _L, *MAX_PRODUCTS * _PRODUCT)),
     "quantised_linear": (None, (_P, _P, _P, _I, Rows, _L, *MAX_PRODUCTS * _PRODUCT)),
-    "quantised_lookup": (None, (_P, _P, _P, _P, _L, _L, _L)),
+    "quantised_lookup": (_L, (_P, _P, _P, _P, _L, _L, _L)),
     "attend": (None, (_P, _P, _P, _P, _P, _P, PerStep, _P, _L, _L, _L, _L, _P, _I, _F, _L, _F)),
     "gate": (None, (_P, _I, _P, _P, Rows)),
     "cap": (None, (_P, _F, _P, _L)),
     "played": (_P, (ctypes.c_char_p,)),
     "play": (None, (_P, _P, _L, _L, _P, _P)),
 }
+# So short that the interpreter's lock is not given up meanwhile: to get it back from the event loop
+# takes longer.
+SHORT = ("quantised_lookup", "is_finite")
 ALL_SIGNATURES = (
     SIGNATURES
     | native_rowwise.SIGNATURES
@@ -61,10 +64,11 @@ def _load() -> ctypes.CDLL:
     built = [path for path in paths if path.is_file()]
     if not built:
         raise FileNotFoundError("they were not built: the installation found no C++17 compiler")
-    library = ctypes.CDLL(str(built[0]))
+    library, locked = ctypes.CDLL(str(built[0])), ctypes.PyDLL(str(built[0]))
     for name, (result, arguments) in ALL_SIGNATURES.items():
-        function = getattr(library, f"tiedlm_{name}")
+        function = getattr(locked if name in SHORT else library, f"tiedlm_{name}")
         function.restype, function.argtypes = result, arguments
+        setattr(library, f"tiedlm_{name}", function)
     return library
 
 
@@ -135,8 +139,7 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions, NativeProj
         out = torch.empty(len(rows), width)
         if not len(rows):
             return out
-        assert 0 <= int(rows.min()) <= int(rows.max()) < num_rows
-        self._library.tiedlm_quantised_lookup(
+        num_found = self._library.tiedlm_quantised_lookup(
             codes(table),
             KIND_NUMBERS[table.kind],
             ids(rows),
@@ -145,6 +148,7 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions, NativeProj
             width,
             num_rows,
         )
+        assert num_found == len(rows), f"row {int(rows[num_found])} of {num_rows}"
         return out
 
     def attend(

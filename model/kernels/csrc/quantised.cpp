@@ -89,14 +89,18 @@ void tiedlm_quantised_linear(void* handle, const float* x, const int32_t* kind, 
     });
 }
 
-// rows (N,) of the matrix -> out (N,C)
-void tiedlm_quantised_lookup(const void* data, const int32_t* kind, const int64_t* rows, float* out,
+// rows (N,) of the matrix -> out (N,C). Returns how many there are: up to the first that is none.
+int64_t tiedlm_quantised_lookup(const void* data, const int32_t* kind, const int64_t* rows, float* out,
                              int64_t num_rows, int64_t width, int64_t num_outputs) {
     const Codes weight{static_cast<const uint8_t*>(data),
                        {kind[0], kind[1], kind[2], kind[3], kind[4]},
                        num_outputs,
                        width};
-    for (int64_t n = 0; n < num_rows; ++n) look_up(weight, rows[n], out + n * width);
+    for (int64_t n = 0; n < num_rows; ++n) {
+        if (rows[n] < 0 || rows[n] >= num_outputs) return n;
+        look_up(weight, rows[n], out + n * width);
+    }
+    return num_rows;
 }
 
 }  // extern "C"
