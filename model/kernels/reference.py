@@ -183,9 +183,10 @@ class TorchKernels:
         sums: Tensor | None = None,  # noqa: ARG002  it saves nothing here
         has_processed: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
+        scaled = [scale(row, draw) for row, draw in zip(logits, draws, strict=True)]
         shown = [
-            truncate(self.log_softmax(scale(row, draw)[None])[0], draw)
-            for row, draw in zip(logits, draws, strict=True)
+            truncate(row, self.log_softmax(row[None])[0], draw)
+            for row, draw in zip(scaled, draws, strict=True)
         ]
         tokens = [
             int(row.argmax()) if draw.temperature == 0.0 else pick(row, draw.uniform)

@@ -1,8 +1,9 @@
 """
 How a token is chosen, in plain torch and by sorting: what the native sampling is tested against.
 
-One distribution at a time, V tokens. Kept are the first of an order: most likely first, ties to the
-lowest id.
+One distribution at a time, V tokens. Kept are the first of an order: the largest logits after
+temperature first, ties to the lowest id; without a draw the likeliest, whose logits may differ by
+what rounding takes from their log-probabilities.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ def scale(logits: Tensor, draw: Draw) -> Tensor:
     return logits if draw.temperature in (0.0, 1.0) else logits / draw.temperature
 
 
-def truncate(logprobs: Tensor, draw: Draw) -> Tensor:
-    """log-softmax of the scaled logits (V,) -> the processed distribution (V,), summing to one."""
-    order = logprobs.sort(descending=True, stable=True).indices
+def truncate(scaled: Tensor, logprobs: Tensor, draw: Draw) -> Tensor:
+    """Scaled logits (V,), their log-softmax -> the processed distribution (V,), summing to one."""
+    first = logprobs if draw.temperature == 0.0 else scaled
+    order = first.sort(descending=True, stable=True).indices
     count = 1 if draw.temperature == 0.0 else draw.top_k or len(order)
     kept = order[:count]
     if draw.temperature > 0.0 and draw.top_p < 1.0:

@@ -143,6 +143,20 @@ int64_t num_above(const float* row, int64_t size, float low, float high, int64_t
 }
 
 template <class V>
+float mass_from(const float* row, int64_t size, float floor) {
+    const typename V::Reg least = V::set(floor), nothing = V::zero();
+    typename V::Reg sums[4] = {nothing, nothing, nothing, nothing};
+    const auto add = [&](typename V::Reg& sum, typename V::Reg x) {
+        sum = V::add(sum, V::where_less(x, least, nothing, x));
+    };
+    int64_t i = 0;
+    for (; i + 4 * LANES <= size; i += 4 * LANES)
+        for (int j = 0; j < 4; ++j) add(sums[j], V::load(row + i + j * LANES));
+    for (; i < size; i += LANES) add(sums[0], load_filled<V>(row + i, size - i, 0.0f));
+    return V::sum(V::add(V::add(sums[0], sums[1]), V::add(sums[2], sums[3])));
+}
+
+template <class V>
 bool is_finite(const float* row, int64_t size) {
     typename V::Reg zeros = V::zero();  // NaN once an element is not finite
     for (int64_t i = 0; i < size; i += LANES)
@@ -188,7 +202,8 @@ void maxima(const float* row, int64_t size, float* out) {
 template <class V>
 constexpr Distributions DISTRIBUTIONS = {
     largest<V>,   divide<V>,    exponentials<V>, summarise<V>, log_softmax<V>,
-    num_above<V>, is_finite<V>, num_before<V>,   at_least<V>,  maxima<V>,
+    num_above<V>, mass_from<V>, is_finite<V>,    num_before<V>, at_least<V>,
+    maxima<V>,
 };
 
 }  // namespace tiedlm

@@ -78,6 +78,9 @@ struct Distributions {
     void (*log_softmax)(const float* row, int64_t size, LogSum sum, float* out);
     // How many elements are above `high`; those from `low` to `high` are counted onto num_near.
     int64_t (*num_above)(const float* row, int64_t size, float low, float high, int64_t* num_near);
+    // The sum of the elements that are at least `floor`, which is above 0; in float32, so to some
+    // size / 64 roundings
+    float (*mass_from)(const float* row, int64_t size, float floor);
     bool (*is_finite)(const float* row, int64_t size);
     // How many elements come before element `id`: have a larger log-probability, or as large a one
     // and a lower id

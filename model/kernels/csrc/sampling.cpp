@@ -30,16 +30,18 @@ double mass(const float* weights, const uint64_t* first, const uint64_t* last) {
     return sum;
 }
 
-// One row being drawn from: its scaled logits, their weights and log-sum.
+// One row being drawn from. What is kept of it are the first by its scaled logits, ties to the lowest
+// id.
 struct Row {
     const Distributions& passes;
-    const float* scaled;
+    const float* logits;
     int64_t size;
-    float largest;
-    double sum;
-    LogSum log_sum;
+    float temperature, largest;  // of the scaled
+    double sum;                  // of the weights
 
-    float logprob(float x) const { return tiedlm::logprob(log_sum, x); }
+    float scaled(int32_t id) const { return logits[id] / temperature; }
+    // -0 is 0 here as everywhere
+    uint64_t key(int32_t id) const { return tiedlm::key(scaled(id) + 0.0f, id); }
     const float* weights() const { return scratch().weights.data(); }
 };
 
@@ -47,9 +49,8 @@ struct Row {
 // a nat say which keys are surely in or out; those at the border are halved, not sorted.
 void keep_nucleus(std::vector<uint64_t>& keys, const Row& row, double target) {
     constexpr int BUCKETS = 512;
-    const float top = row.logprob(row.largest);
     const auto bucket = [&](uint64_t each) {
-        const float below = (top - row.logprob(row.scaled[id_of(each)])) * 8.0f;
+        const float below = (row.largest - row.scaled(id_of(each))) * 8.0f;
         return below < float(BUCKETS - 1) ? int(below) : BUCKETS - 1;
     };
     double masses[BUCKETS] = {};
@@ -80,43 +81,21 @@ void keep_nucleus(std::vector<uint64_t>& keys, const Row& row, double target) {
 
 Row prepare(const Distributions& passes, const float* logits, int64_t size, float temperature) {
     Scratch& own = scratch();
-    if (temperature != 0.0f && temperature != 1.0f) {
-        own.scaled.resize(size_t(size));
-        passes.divide(logits, size, temperature, own.scaled.data());
-        logits = own.scaled.data();
-    }
     own.weights.resize(size_t(size));
     own.sums.resize(size_t(num_blocks(size)));
-    const RowSums row = sums_of(passes, logits, size, false);
-    passes.exponentials(logits, size, 1.0f, row.largest, own.weights.data(), own.sums.data());
-    return {passes, logits, size, row.largest, total(own.sums), split(row.log_sum)};
+    const float largest = passes.largest(logits, size) / temperature;
+    passes.exponentials(logits, size, temperature, largest, own.weights.data(), own.sums.data());
+    return {passes, logits, size, temperature, largest, total(own.sums)};
 }
 
-// Of the ids that were found, ascending, leaves those that may be within `target` of the mass: down to
-// a weight that is reached before, and further down by what keep_nucleus cannot tell apart. A bin is
-// a quarter of a power of two.
-void leave_heavy(const Row& row, double target) {
-    constexpr int SHIFT = 21, BINS = 1 << 11;
-    std::vector<double>& masses = scratch().masses;
-    masses.assign(BINS, 0.0);
-    const float* weights = row.weights();
-    const auto bin = [&](int32_t id) {
-        uint32_t bits;
-        std::memcpy(&bits, weights + id, 4);
-        return bits >> SHIFT;
-    };
-    std::vector<int32_t>& ids = scratch().ids;
-    for (const int32_t id : ids) masses[bin(id)] += double(weights[id]);
-    double above = 0.0;
-    uint32_t reached = BINS;
-    while (reached > 0 && above < target * (1 + 1e-9)) above += masses[--reached];
-    const uint32_t bits = reached << SHIFT;
-    float floor;
-    std::memcpy(&floor, &bits, 4);
-    floor *= 0.88f;  // e^-0.128: a bucket of keep_nucleus, and roundings
-    ids.erase(std::remove_if(ids.begin(), ids.end(),
-                             [&](int32_t id) { return weights[id] < floor; }),
-              ids.end());
+// A weight such that the heavier ones have `target` of the mass, but not much more; `least` at the
+// lowest. Below it is what keep_nucleus cannot tell apart, and roundings: 0.88 is e^-0.128.
+float heavy(const Row& row, double target, float least) {
+    constexpr double SURELY = 1 + 1e-3;  // more than mass_from loses
+    for (float floor = 0.25f; floor > least; floor *= 0.25f)
+        if (double(row.passes.mass_from(row.weights(), row.size, floor)) >= SURELY * target)
+            return std::max(least, 0.88f * floor);
+    return least;
 }
 
 // Ids that may be among the kept, as keys: all of the kept, and not many more.
@@ -124,18 +103,19 @@ void find_candidates(const Row& row, const Draw& draw) {
     Scratch& own = scratch();
     if (draw.top_k > 0 && draw.top_k < double(row.size)) {
         own.maxima.resize(size_t((row.size + MAXIMA - 1) / MAXIMA));
-        row.passes.maxima(row.scaled, row.size, own.maxima.data());
+        row.passes.maxima(row.logits, row.size, own.maxima.data());
         const float floor = floor_of(own.maxima, int64_t(draw.top_k));
-        find(row.passes, row.scaled, row.size,
-             step_below(floor, std::fabs(floor - row.log_sum.high)));
+        find(row.passes, row.logits, row.size, step_below(floor, 0.0f));
     } else {
         // What is lighter than this weighs less than 1 - top_p all together.
         const double light = 0.5 * (1.0 - draw.top_p) * row.sum / double(row.size);
-        find(row.passes, row.weights(), row.size, float(std::max(light, draw.min_p) * (1 - 1e-6)));
-        if (draw.top_p < 1.0 && draw.min_p <= 0.0) leave_heavy(row, draw.top_p * row.sum);
+        const float least = float(std::max(light, draw.min_p) * (1 - 1e-6));
+        const bool is_nucleus = draw.top_p < 1.0;
+        find(row.passes, row.weights(), row.size,
+             is_nucleus ? heavy(row, draw.top_p * row.sum, least) : least);
     }
     own.keys.clear();
-    for (const int32_t id : own.ids) own.keys.push_back(key(row.logprob(row.scaled[id]), id));
+    for (const int32_t id : own.ids) own.keys.push_back(row.key(id));
 }
 
 // Leaves the ids of the kept, ascending: top-k, then top-p of those, then min-p of those.
@@ -208,11 +188,14 @@ int64_t choose(const Distributions& passes, const float* logits, int64_t size, c
     else if (is_whole)
         token = pick(passes, logits, size, float(draw.temperature), draw.uniform);
     if (token >= 0 && shown == nullptr) return token;
-    const Row row = prepare(passes, logits, size, float(draw.temperature));
+    const float temperature = is_greedy ? 1.0f : float(draw.temperature);
     if (is_whole && !is_greedy) {
-        passes.log_softmax(row.scaled, size, row.log_sum, shown);
+        passes.divide(logits, size, temperature, shown);
+        const LogSum sum = split(sums_of(passes, shown, size, false).log_sum);
+        passes.log_softmax(shown, size, sum, shown);
         return token;
     }
+    const Row row = prepare(passes, logits, size, temperature);
     std::vector<int32_t>& kept = scratch().ids;
     if (is_greedy)
         kept.assign(1, int32_t(token));
@@ -224,7 +207,7 @@ int64_t choose(const Distributions& passes, const float* logits, int64_t size, c
     if (shown == nullptr) return token;
     const LogSum kept_sum = split(double(row.largest) + std::log(sum));
     std::fill(shown, shown + size, -std::numeric_limits<float>::infinity());
-    for (const int32_t id : kept) shown[id] = logprob(kept_sum, row.scaled[id]);
+    for (const int32_t id : kept) shown[id] = logprob(kept_sum, row.scaled(id));
     return token;
 }
 

@@ -12,8 +12,8 @@ namespace tiedlm {
 // A thread's, kept from call to call: the memory is then not asked for again.
 struct Scratch {
     std::vector<Summary> blocks;
-    std::vector<float> scaled, weights, maxima, logits;
-    std::vector<double> sums, masses;
+    std::vector<float> weights, maxima, logits;
+    std::vector<double> sums;
     std::vector<int32_t> found;  // as long as the longest row
     std::vector<int32_t> ids, order;
     std::vector<uint64_t> keys;
