@@ -85,6 +85,7 @@ def test_whatever_happens_every_request_ends_once_as_it_does_alone(drive, crowd,
             assert got.outcome() == expected
     event(f"preempted: {drive.scheduler.num_preemptions > 0}")
     event(f"a guess was right: {drive.num_right > 0}")
+    event(f"a guess was right beside a prompt: {drive.num_right_beside > 0}")
     event(f"reused: {any(got.job.num_reused for got in drive.gathered)}")
 
 
