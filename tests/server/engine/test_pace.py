@@ -135,10 +135,13 @@ class Speculating:
             num_drafts += num_guessed
         return num_drafts
 
-    def run(self, length: int = 4000) -> Speculating:
-        """A prompt, after a while of decoding."""
+    def decode(self) -> Speculating:
         for _ in range(50):
             self.step()
+        return self
+
+    def run(self, length: int = 4000) -> Speculating:
+        """A prompt."""
         self.num_drawn, self.seconds, self.own = [], 0.0, 0.0
         done = 0
         while done < length:
@@ -160,7 +163,7 @@ HABITS = {
 
 @pytest.mark.parametrize("habits", HABITS.values(), ids=HABITS)
 def test_rows_that_guess_wait_less_than_twice_as_long_for_a_token(habits):
-    told = Speculating(habits).run()
+    told = Speculating(habits).decode().run()
     assert 1.5 < told.seconds / told.own < 1.9
     assert max(told.ratios) < 2
 
@@ -168,7 +171,7 @@ def test_rows_that_guess_wait_less_than_twice_as_long_for_a_token(habits):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("habits", HABITS.values(), ids=HABITS)
 def test_so_they_do_on_a_machine_that_others_use(habits, seed):
-    told = Speculating(habits, factor=noise(seed), chance=random.Random(seed)).run()
+    told = Speculating(habits, factor=noise(seed), chance=random.Random(seed)).decode().run()
     assert told.seconds / told.own < 2
     assert quantiles(told.ratios, n=20)[-1] < 2.2
 
@@ -176,12 +179,24 @@ def test_so_they_do_on_a_machine_that_others_use(habits, seed):
 @pytest.mark.parametrize("habits", HABITS.values(), ids=HABITS)
 def test_a_prompt_beside_rows_that_guess_takes_no_longer(habits):
     """Their steps are longer, and so may chunks be; each step is paid for with more tokens."""
-    without = Speculating([(0, 0)] * len(habits)).run()
-    assert Speculating(habits).run().seconds < 1.1 * without.seconds
+    without = Speculating([(0, 0)] * len(habits)).decode().run()
+    assert Speculating(habits).decode().run().seconds < 1.1 * without.seconds
+
+
+@pytest.mark.parametrize("num_rows", [1, 4])
+@pytest.mark.parametrize(("before", "beside"), [((0, 0), (1, 1)), ((1, 1), (0, 0))])
+def test_rows_that_change_their_habits_when_the_prompt_comes(num_rows, before, beside):
+    """What a guess adds is not known yet, and is found out on the way."""
+    told = Speculating([before] * num_rows).decode()
+    told.habits = [beside] * num_rows
+    told.run()
+    assert told.seconds / told.own < 1.8
+    assert quantiles(told.ratios, n=20)[-1] < 2
+    assert told.seconds < 1.1 * Speculating([(0, 0)] * num_rows).decode().run().seconds
 
 
 def test_guesses_are_worth_as_much_beside_a_prompt():
-    told, without = (Speculating(HABITS[name]).run() for name in list(HABITS)[1::-1])
+    told, without = (Speculating(HABITS[name]).decode().run() for name in list(HABITS)[1::-1])
     assert told.num_drawn[0] / told.seconds > 1.4 * without.num_drawn[0] / without.seconds
 
 
