@@ -1,15 +1,18 @@
 """
-How much of a long prompt to run beside decoding rows, so that a step lasts no more than twice a
-step that only decodes.
+How much of a long prompt to run beside decoding rows, so that a step lasts no more than twice what
+it would last without: then no row waits more than twice as long for a token, whether it draws one a
+step or several, for its drafts (drafts.py) are the same beside a prompt.
 
-Both are learned from the steps' durations alone. What a chunk adds is a part a token, and a part a
-key that it reads: those before it are read once for the chunk and looked at by each of its tokens.
-So a chunk deep in a prompt is small from the first on. What a step without a chunk lasts is looked
-at again from time to time, by leaving the chunk out: rows come, go and grow while a prompt runs. A
-prompt that fits one step is not paced: it delays the others once.
+Both are learned from the steps' durations alone. A step that only decodes is what its rows take and
+a part a draft. What a chunk adds is a part a token, and a part a key that it reads: those before it
+are read once for the chunk and looked at by each of its tokens. So a chunk deep in a prompt is
+small from the first on. What a step without a chunk lasts is looked at again from time to time, by
+leaving the chunk out: rows come, go and grow while a prompt runs. A prompt that fits one step is
+not paced: it delays the others once.
 
-Worked example: steps that decode last 10 ms, a token costs 1 ms and a thousand keys 1 ms. 7.5 ms
-are to be spent: 7 tokens at the beginning, (7.5 - 1) / (1 + 1) = 3 behind 1,000 others.
+Worked example: steps that decode last 10 ms, and 0.5 more a draft; a token costs 1 ms and a
+thousand keys 1 ms. 7.5 ms are to be spent: 7 tokens at the beginning, (7.5 - 1) / (1 + 1) = 3
+behind 1,000 others. In a step with 4 drafts 9 ms are to be spent, for it lasts 12 without a chunk.
 """
 
 from __future__ import annotations
@@ -47,41 +50,42 @@ class Chunk:
 
 class Pace:
     def __init__(self) -> None:
-        self._decoding: deque[float] = deque(maxlen=NUM_SAMPLES)  # seconds of steps
-        self._num_decoding, self._age = 0, MAX_AGE  # rows of those steps; steps since the last
+        self._decoding = Decoding()
+        self._age = MAX_AGE  # steps since the last that only decoded
         self._costs, self._error = Costs(), 1.0  # of the costs, a factor
         self._newest = 0  # tokens
 
-    def max_long_tokens(self, start: int) -> int:
-        """Of a prompt of which `start` are done; 0: this step must show what decoding takes."""
+    def max_long_tokens(self, num_drafts: int, start: int) -> int:
+        """
+        Of a prompt of which `start` are done, in a step that carries so many drafts; 0: this step
+        must show what decoding takes.
+        """
         if self._age >= MAX_AGE:
             return 0
-        if not self._costs.is_known or not self._decoding:
+        if not self._costs.is_known or not self._decoding.is_known:
             return START
-        seconds = SHARE * median(self._decoding) / self._error
+        seconds = SHARE * self._decoding.seconds(num_drafts) / self._error
         return max(1, min(self._costs.afford(seconds, start), self._most))
 
     def observe(
-        self, num_decoding: int, chunks: Sequence[Chunk], seconds: float, num_drafts: int = 0
+        self, num_decoding: int, num_drafts: int, chunks: Sequence[Chunk], seconds: float
     ) -> None:
-        """A step's rows that decode, its chunks of prompts, and how long it took."""
+        """A step's rows that decode, their drafts, its chunks of prompts, and how long it took."""
         if not num_decoding:
             return
         self._age = 0 if self._age >= MAX_AGE else self._age + 1  # tried, whatever came of it
-        is_other = 4 * abs(num_decoding - self._num_decoding) > self._num_decoding
-        if chunks:
-            self._newest = sum(chunk.num_tokens for chunk in chunks)
+        is_other = self._decoding.is_other(num_decoding)
+        if not chunks:
             if is_other:
-                self._age = self._age and MAX_AGE  # but not twice in a row
-            elif self._decoding:
-                self._learn(chunks, seconds - median(self._decoding))
-        elif num_drafts:
-            self._age = MAX_AGE
-        else:
-            if is_other:
-                self._decoding.clear()
-            self._decoding.append(seconds)
-            self._num_decoding, self._age = num_decoding, 0
+                self._decoding = Decoding(num_decoding)
+            self._decoding.learn(num_drafts, seconds)
+            self._age = 0
+            return
+        self._newest = sum(chunk.num_tokens for chunk in chunks)
+        if is_other:
+            self._age = self._age and MAX_AGE  # but not twice in a row
+        elif self._decoding.is_known:
+            self._learn(chunks, seconds - self._decoding.seconds(num_drafts))
 
     @property
     def _most(self) -> int:
@@ -96,6 +100,38 @@ class Pace:
             self._error += (UP if error > self._error else DOWN) * (error - self._error)
             added = min(added, MOST_ERROR * foreseen)
         self._costs.learn(num_tokens, num_keys, added)
+
+
+class Decoding:
+    """
+    Seconds of steps that only decode, by their drafts: the median of the newest, and what a draft
+    adds, the least squares of all that were seen with so many rows.
+    """
+
+    def __init__(self, num_rows: int = 0) -> None:
+        self._num_rows = num_rows
+        self._steps: deque[tuple[int, float]] = deque(maxlen=NUM_SAMPLES)  # drafts and seconds
+        self._costs = Costs()  # of a step's rows together, and of a draft
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self._steps)
+
+    def is_other(self, num_rows: int) -> bool:
+        """Than what was measured."""
+        return 4 * abs(num_rows - self._num_rows) > self._num_rows
+
+    def learn(self, num_drafts: int, seconds: float) -> None:
+        self._steps.append((num_drafts, seconds))
+        self._costs.learn(1, num_drafts, seconds)
+
+    def seconds(self, num_drafts: int) -> float:
+        return median(self._with_drafts(num_drafts, *step) for step in self._steps)
+
+    def _with_drafts(self, num_drafts: int, had: int, seconds: float) -> float:
+        """What a step of `had` drafts would have lasted. None costs more than its mean token."""
+        draft = min(self._costs.seconds(0, 1), seconds / (self._num_rows + had))
+        return seconds + draft * (num_drafts - had)
 
 
 class Costs:

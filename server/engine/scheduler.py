@@ -16,9 +16,9 @@ first, and then to jobs that wait.
   whose next page is being run in this very step by another waits for it instead of running it
   beside. It waits for a row, not for a job: when that row's job is cancelled, preempted or failed,
   nothing is to be undone.
-* Speculation: while nothing but decoding is to be done, and by few, a row may carry drafts behind
-  its token (drafts.py). Those that the model draws too are tokens like any other; pages are indexed
-  as far as tokens are known, never by what was only guessed.
+* Speculation: where few decode, a row may carry drafts behind its token (drafts.py), beside prompts
+  as without them. Those that the model draws too are tokens like any other; pages are indexed as
+  far as tokens are known, never by what was only guessed.
 * No partial page is ever shared: each job runs the tail of fewer than page_size tokens itself, and
   n > 1 is several jobs of one prompt. A job that says how much of its prompt another has run
   (`first_scored`) begins in a copy of that one's last page: the branches of a trie.
@@ -34,7 +34,7 @@ A ends, B finds pages 0 and 2 again and runs one token to go on.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -46,6 +46,9 @@ from server.engine.prefix import PagesInStep, copy_part, find_prefix, share_pref
 from server.engine.progress import Progress, advance, check_answers
 
 _by_age = attrgetter("ticket")
+
+# Of a step that carries so many drafts, for a prompt of which so many tokens are done.
+MaxLongTokens = Callable[[int, int], int]
 
 
 @dataclass(slots=True)
@@ -99,23 +102,18 @@ class Scheduler:
         if not _discard(self.waiting, job) and _discard(self.running, job):
             self._release(job)
 
-    @property
-    def long_start(self) -> int:
-        """How much of the long prompt that is next in turn is done."""
-        jobs = (job for job in self.running if job.is_long and job.num_left > 1)
-        return next((job.num_cached for job in jobs), 0)
-
-    def schedule(self, max_long_tokens: int | None = None) -> list[Row]:
+    def schedule(self, max_long_tokens: MaxLongTokens | None = None) -> list[Row]:
         """The rows of the next step; none only when there is no job.
 
         `max_long_tokens` bounds long prompts in a step that also decodes: 0 leaves them out.
         """
         self._step, self.started, self._pages_in_step = [], [], PagesInStep()
         self._plan_decoding()
-        num_left = self.max_batch_tokens - sum(len(row.tokens) for _, row in self._step)
-        if max_long_tokens is None or not self._step:
-            max_long_tokens = num_left
-        budget = Budget(num_left, max_long_tokens)
+        num_tokens = sum(len(row.tokens) for _, row in self._step)
+        num_left = num_long = self.max_batch_tokens - num_tokens
+        if max_long_tokens and self._step:
+            num_long = max_long_tokens(num_tokens - len(self._step), self._long_start)
+        budget = Budget(num_left, num_long)
         self._plan_prompts(budget)
         self._admit(budget)
         assert self._step or not (self.waiting or self.running)
@@ -151,11 +149,15 @@ class Scheduler:
             turn += 1
 
     def _max_drafts(self) -> int:
-        """Of each row: none beside prompts, where every token costs what it costs."""
-        is_decoding_only = not self.waiting and all(job.num_left == 1 for job in self.running)
-        if not (self.speculates and is_decoding_only):
+        """
+        Of each row: beside prompts as without them, or a row that guesses well would lose more to a
+        prompt than the time it takes. But at least half of a step is left to prompts.
+        """
+        if not self.speculates:
             return 0
-        return max_drafts(len(self.running), self.max_batch_tokens)
+        num_decoding = sum(job.num_left == 1 for job in self.running)
+        has_prompts = self.waiting or num_decoding < len(self.running)
+        return max_drafts(num_decoding, self.max_batch_tokens // (2 if has_prompts else 1))
 
     def _drafts(self, job: Job, limit: int) -> list[int]:
         """As far as they have room: a page more only where no running job will miss it."""
@@ -186,6 +188,12 @@ class Scheduler:
         self._release(job)
         insort(self.waiting, job, key=_by_age)
         self.num_preemptions += 1
+
+    @property
+    def _long_start(self) -> int:
+        """How much of the long prompt that is next in turn is done."""
+        jobs = (job for job in self.running if job.is_long and job.num_left > 1)
+        return next((job.num_cached for job in jobs), 0)
 
     def _plan_prompts(self, budget: Budget) -> None:
         for job in self.running:

@@ -90,8 +90,7 @@ class Worker:
         """One forward pass over the batch, and what it brought to each of its requests."""
         began, num_preemptions = self._clock(), self._scheduler.num_preemptions
         try:
-            limit = self._pace.max_long_tokens(self._scheduler.long_start)
-            rows = self._scheduler.schedule(limit)
+            rows = self._scheduler.schedule(self._pace.max_long_tokens)
             self._metrics.preempted(self._scheduler.num_preemptions - num_preemptions)
             self._note_started(began)
             progress = self._scheduler.commit(self._runner.step(rows))
@@ -107,7 +106,7 @@ class Worker:
         running = [row for row in rows if row.tokens]  # the others' states were in the cache
         chunks = [Chunk(len(row.tokens), row.start) for row in running if not _decodes(row)]
         num_drafts = sum(row.num_drafts for row in rows)
-        self._pace.observe(len(running) - len(chunks), chunks, seconds, num_drafts)
+        self._pace.observe(len(running) - len(chunks), num_drafts, chunks, seconds)
         if num_drafts:
             num_right = sum(max(0, len(told.drawn) - 1) for told in progress)
             self._metrics.drafted(num_drafts, num_right)

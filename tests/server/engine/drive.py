@@ -63,6 +63,7 @@ class Drive:
         self.gathered: list[Gathered] = []
         self.max_long_tokens: int | None = None
         self.num_right = 0  # guesses
+        self.num_right_beside = 0  # ... beside prompts
 
     def add(self, request: Request) -> Gathered:
         got = Gathered(Job(len(self.gathered), request, self.pool.page_size))
@@ -80,11 +81,14 @@ class Drive:
         """The number of rows that ran."""
         rows = self.schedule()
         if rows:
+            has_prompts = any(len(row.tokens) > 1 + row.num_drafts for row in rows)
             for told in self.scheduler.commit(self.model.step(rows)):
                 got = self.gathered[told.job.ticket]
                 assert not got.endings, "told after its ending"
                 got.drawn += told.drawn
-                self.num_right += max(0, len(told.drawn) - 1)
+                num_right = max(0, len(told.drawn) - 1)
+                self.num_right += num_right
+                self.num_right_beside += num_right if has_prompts else 0
                 got.scored += told.scored
                 got.scored_reports += told.scored_reports
                 got.endings += [told.reason] if told.reason else []
@@ -111,13 +115,12 @@ class Drive:
         raise AssertionError(f"still running after {max_steps} steps")
 
     def schedule(self):
-        rows = self.scheduler.schedule(self.max_long_tokens)
+        limit = self.max_long_tokens
+        rows = self.scheduler.schedule(None if limit is None else lambda *_: limit)
         running = self.scheduler.running
         assert len(rows) <= len(running) <= self.scheduler.max_batch
         assert sum(len(row.tokens) for row in rows) <= self.scheduler.max_batch_tokens
-        assert all(row.num_drafts == 0 for row in rows) or all(
-            len(row.tokens) == 1 + row.num_drafts for row in rows
-        ), "drafts beside a prompt"
+        assert all(len(row.tokens) == 1 + row.num_drafts for row in rows if row.num_drafts)
         outputs = [id(row.output) for row in rows]
         for job in running:
             if job.num_left == 1 or job is running[0]:

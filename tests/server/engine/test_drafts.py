@@ -7,7 +7,7 @@ from itertools import pairwise
 from server.engine.drafts import MAX_PATIENCE, MOST, Drafts, max_drafts
 from server.engine.job import Job
 from tests.fakes import PageModel, alone
-from tests.server.engine.drive import Drive, request
+from tests.server.engine.drive import Drive, distinct, request
 
 
 def test_what_followed_the_last_tokens_before_is_guessed_newest_first():
@@ -92,13 +92,43 @@ def test_an_end_token_among_right_guesses_ends_the_request_there(monkeypatch):
     assert drive.model.widths == [15, 3, 5]  # of the last four guesses the second was the end
 
 
-def test_nothing_is_guessed_beside_a_prompt_or_for_many(monkeypatch):
+def test_nothing_is_guessed_for_many(monkeypatch):
     in_a_loop(monkeypatch)
-    drive = Drive(Looping(num_pages=200), max_batch_tokens=16)
+    drive = Drive(Looping(num_pages=200), max_batch_tokens=32)
     for i in range(6):
         drive.add(request((1, 2, 3, 4, 5 + i), max_tokens=40))
     drive.run()
-    assert set(drive.model.widths) <= {1, 4, 5}  # prompts, whole or behind a page, and tokens
+    assert set(drive.model.widths) <= {1, 5}  # prompts and tokens
+
+
+def test_as_much_is_guessed_beside_a_prompt_as_without_it(monkeypatch):
+    in_a_loop(monkeypatch)
+    num_steps = {}
+    for length in (5, 200):
+        drive = Drive(Looping(num_pages=200), max_batch_tokens=32)
+        drive.max_long_tokens = 1
+        got = drive.add(request((1, 2, 3, 4, 5), max_tokens=64))
+        other = drive.add(request(distinct(2, length), max_tokens=1))
+        while not got.endings:
+            drive.step()
+        num_steps[length] = drive.model.num_steps
+        assert got.outcome() == alone(got.job.request)
+        assert length == 5 or not other.endings
+    assert num_steps[200] == num_steps[5] < 64 / 4
+
+
+def test_guesses_leave_half_of_a_step_to_prompts(monkeypatch):
+    """One row's seven guesses would fill a step of eight, and no prompt would ever start."""
+    in_a_loop(monkeypatch)
+    drive = Drive(Looping(num_pages=200), max_batch=2, max_batch_tokens=8)
+    drive.add(request((1, 2, 3, 4, 5), max_tokens=200))
+    for _ in range(10):
+        drive.step()
+    assert max(drive.model.widths) == 8
+    other = drive.add(request(distinct(2, 40), max_tokens=1))
+    for _ in range(10):
+        drive.step()
+    assert other.endings == ["length"]
 
 
 def test_guesses_take_no_page_that_another_needs(monkeypatch):

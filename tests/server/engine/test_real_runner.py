@@ -177,6 +177,32 @@ def test_guesses_change_no_token_and_no_score(model):
         assert proposed > guessing.value("draft_tokens_accepted_total") or size == 1
 
 
+def test_guesses_beside_a_long_prompt_change_no_token_and_no_score(model, monkeypatch):
+    checkpoint, transformer, prompts = model
+    long = Request(id="long", prompt=prompts[3] * 5, max_tokens=3, prompt_ask=Ask(top=2))
+    streams = [
+        Request(id="r", prompt=tuple(each[:6]) * 3, max_tokens=90, sampling=GREEDY, ask=Ask(top=3))
+        for each in prompts[2:]
+    ]
+    requests = [*streams, long]
+    expected = [
+        Bench(checkpoint, transformer, speculates=False).run([request])[0] for request in requests
+    ]
+    bench, num_mixed = Bench(checkpoint, transformer, max_batch_tokens=40), 0
+    run = bench.worker._runner.step
+
+    def step(rows):
+        nonlocal num_mixed
+        has_drafts = any(row.num_drafts for row in rows)
+        num_mixed += has_drafts and any(row.prompt is long.prompt for row in rows)
+        return run(rows)
+
+    monkeypatch.setattr(bench.worker._runner, "step", step)
+    monkeypatch.setattr(bench.worker._pace, "max_long_tokens", lambda *_: 5)
+    assert bench.run(requests) == expected
+    assert num_mixed > 10
+
+
 def test_a_prompt_that_ends_with_a_cached_page_is_answered_as_one_that_is_run(model):
     """Every wish, n of each and at once, before and after; and again under pressure."""
     checkpoint, transformer, prompts = model

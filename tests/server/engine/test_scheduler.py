@@ -198,18 +198,23 @@ def test_a_long_prompt_is_paced_only_beside_decoding_rows():
     assert [len(row.tokens) for row in drive.schedule()] == [32]
 
 
-def test_a_step_may_leave_long_prompts_out_and_knows_where_they_stand():
+def test_a_step_may_leave_long_prompts_out_and_says_where_they_stand():
     drive = Drive(PageModel(num_pages=100), max_batch_tokens=32)
-    drive.max_long_tokens = 4
+    asked = []
+
+    def limit(num_drafts, start):
+        asked.append((num_drafts, start))
+        return 4 * (len(asked) % 2)
+
     drive.add(request(max_tokens=9))
     drive.step()
-    assert drive.scheduler.long_start == 0
     drive.add(request(distinct(2, 90)))
-    drive.step()
-    assert drive.scheduler.long_start == 4
-    drive.max_long_tokens = 0
-    assert [len(row.tokens) for row in drive.schedule()] == [1]
-    assert drive.scheduler.long_start == 4
+    sizes = []
+    for _ in range(4):
+        sizes.append([len(row.tokens) for row in drive.scheduler.schedule(limit)])
+        drive.scheduler.commit(drive.model.step([row for _, row in drive.scheduler._step]))
+    assert sizes == [[1, 4], [1], [1, 4], [1]]
+    assert asked == [(0, 0), (0, 4), (0, 4), (0, 8)]
 
 
 def test_long_prompts_share_one_pace():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from model.step import Ask, Sampling
 from server.engine.request import Request
-from tests.fakes import PageModel, alone
+from tests.fakes import PageModel, alone, draw, number
 from tests.server.engine.drive import Drive
 
 VOCAB = 7
@@ -68,9 +69,7 @@ def act(drive: Drive, what: Request | str | int) -> None:
         drive.max_long_tokens = 1 if what == "pace" else None
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(drives(), st.lists(requests, min_size=3, max_size=8), st.lists(acts, max_size=40))
-def test_whatever_happens_every_request_ends_once_as_it_does_alone(drive, crowd, history) -> None:
+def check_history(drive, crowd, history) -> None:
     for what in (*crowd, *history):
         act(drive, what)
     work = [len(got.job.request.prompt) + got.job.request.max_tokens for got in drive.gathered]
@@ -85,7 +84,30 @@ def test_whatever_happens_every_request_ends_once_as_it_does_alone(drive, crowd,
             assert got.outcome() == expected
     event(f"preempted: {drive.scheduler.num_preemptions > 0}")
     event(f"a guess was right: {drive.num_right > 0}")
+    event(f"a guess was right beside a prompt: {drive.num_right_beside > 0}")
     event(f"reused: {any(got.job.num_reused for got in drive.gathered)}")
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drives(), st.lists(requests, min_size=3, max_size=8), st.lists(acts, max_size=40))
+def test_whatever_happens_every_request_ends_once_as_it_does_alone(drive, crowd, history) -> None:
+    check_history(drive, crowd, history)
+
+
+def draw_a_repetition(context, seed, index, banned, vocab_size) -> int:
+    """Mostly: guesses are right at times, and at others not."""
+    if len(context) > 2 and context[-3] not in banned and number(context, seed) % 8:
+        return context[-3]
+    return draw(context, seed, index, banned, vocab_size)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drives(), st.lists(requests, min_size=3, max_size=8), st.lists(acts, max_size=40))
+def test_texts_that_repeat_themselves_are_what_they_are_alone(drive, crowd, history) -> None:
+    """Guesses beside prompts, preempted, cancelled and failed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.fakes.draw", draw_a_repetition)
+        check_history(drive, crowd, history)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

@@ -4,65 +4,9 @@ import logging
 
 import pytest
 
-from server.engine.job import Job
-from server.engine.live import Live
-from server.engine.pages import PagePool
-from server.engine.request import Ending, Request
-from server.engine.scheduler import Scheduler
-from server.engine.worker import Worker
 from server.errors import RequestTimeout, ServeError, ShuttingDown
-from server.metrics import Metrics
-from tests.fakes import PageModel, alone
-
-
-class Bench:
-    """A worker, its clock in the test's hand."""
-
-    def __init__(self, seconds_a_step: float = 0.0, before_step=None, **limits) -> None:
-        self.now = 0.0
-        self.seconds_a_step, self.before_step = seconds_a_step, before_step
-        self.model = PageModel(before_step=self._run_step)
-        self.pool = PagePool(self.model.num_pages, self.model.page_size)
-        limits = {"max_batch": 4, "max_batch_tokens": 32, **limits}
-        self.metrics = Metrics()
-        self.worker = Worker(
-            self.model, Scheduler(self.pool, **limits), self.metrics, lambda: self.now
-        )
-        self.num_added = 0
-
-    def _run_step(self, rows) -> None:
-        self.now += self.seconds_a_step
-        if self.before_step:
-            self.before_step(rows)
-
-    def add(self, prompt=(1, 2, 3, 4, 5), max_tokens=4, **more) -> Live:
-        name = f"request-{self.num_added}"
-        request = Request(id=name, prompt=tuple(prompt), max_tokens=max_tokens, **more)
-        job = Job(self.num_added, request, self.pool.page_size)
-        self.num_added += 1
-        live = Live(job, stream=None, index=0, submitted=self.now)
-        self.worker.add([live])
-        return live
-
-    def run(self) -> dict[str, list]:
-        """The updates by request id, from all that was not taken yet to the last ending."""
-        while self.worker.has_work:
-            self.worker.end_late()
-            self.worker.step()
-        told: dict[str, list] = {}
-        for live, update in self.worker.take_updates():
-            told.setdefault(live.job.request.id, []).append(update)
-        return told
-
-    def value(self, name: str, **labels: str) -> float:
-        return self.metrics._registry.get_sample_value(f"tiedlm_{name}", labels)
-
-
-def ending_of(updates) -> Ending:
-    assert [update.ending is not None for update in updates] == [False] * (len(updates) - 1) + [
-        True
-    ]
-    return updates[-1].ending
+from tests.fakes import alone
+from tests.server.engine.bench import Bench, ending_of
 
 
 def test_updates_come_in_the_order_of_tokens_and_the_last_has_the_ending():
@@ -254,30 +198,10 @@ def test_preemptions_are_counted():
     assert bench.value("preemptions_total") > 0
 
 
-def test_a_long_prompt_deep_in_its_context_never_doubles_a_streams_gaps():
-    """A token costs 2 ms and a tenth more for each that is before it: in the end one a step."""
-    durations = []
-
-    def take_time(rows):
-        long = [row for row in rows if len(row.prompt) > 32 and row.start < len(row.prompt)]
-        chunks = sum(len(row.tokens) * (0.002 + 0.0001 * row.start) for row in long)
-        durations.append(0.01 + chunks)
-        bench.now += durations[-1]
-
-    bench = Bench(before_step=take_time)
-    bench.add(max_tokens=60)
-    for _ in range(8):
-        bench.worker.step()
-    bench.add(prompt=range(10, 70), max_tokens=1)
-    assert ending_of(bench.run()["request-1"]).reason == "length"
-    assert 0.015 < max(durations) < 0.02
-    assert len(durations) == 60
-
-
 def test_a_cached_prompt_that_runs_nothing_is_neither_a_chunk_nor_decoding(monkeypatch):
     seen = []
     bench = Bench()
-    monkeypatch.setattr(bench.worker._pace, "observe", lambda *told: seen.append(told[:2]))
+    monkeypatch.setattr(bench.worker._pace, "observe", lambda *told: seen.append(told[0:3:2]))
     prompt = range(2 * bench.pool.page_size)
     for _ in range(2):
         bench.add(prompt=prompt, max_tokens=1)
