@@ -7,7 +7,6 @@ Of a configuration only this is replaced: ports, and where the certificate is.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import ssl
 import subprocess
@@ -79,7 +78,17 @@ def replace_once(text: str, old: str, new: str) -> str:
 
 
 def prepare_nginx(folder: Path, port: int) -> list[str]:
-    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={NAME}"]
+    request = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        f"/CN={NAME}",
+    ]
     names = ["-addext", f"subjectAltName=DNS:{NAME}"]
     files = ["-out", folder / f"{NAME}.pem", "-keyout", folder / f"{NAME}.key"]
     subprocess.run([program("openssl"), *request, *names, *files], check=True, capture_output=True)
@@ -156,10 +165,3 @@ class Proxy:
             self.process.kill()  # Caddy waits for what still runs
             self.log.close()
         shutil.rmtree(self.folder)
-
-
-def seconds(example: str, setting: str) -> int:
-    """Of a setting such as `keepalive 60s` in an example of docs/proxies."""
-    found = re.search(rf"\b{setting} (\d+)s\b", (EXAMPLES / example).read_text())
-    assert found, setting
-    return int(found[1])

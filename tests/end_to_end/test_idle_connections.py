@@ -5,6 +5,7 @@ HTTP/1.1 lets either side close at any time (RFC 9112, 9.6), so that a request m
 server that has closed. What is promised: it was not begun, and no byte of an answer came.
 """
 
+import contextlib
 import json
 import time
 
@@ -76,9 +77,10 @@ def test_a_request_that_crosses_the_close_was_not_begun_and_got_no_byte(impatien
         assert read_answer(connection).status == 200
         seconds_until_closed(connection)
         connection.sendall(request_bytes(b'{"prompt": "ab"}', "/tokenize"))
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            while connection.sendall(HEALTH) is None:
-                assert connection.recv(1) == b""
+        answer = b""
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            answer = connection.recv(1)
+    assert answer == b""
     counted = impatient.http.get("/metrics").text
     assert 'route="/health"' in counted
     assert 'route="/tokenize"' not in counted

@@ -6,13 +6,14 @@ Skipped where nginx or Caddy is not installed; .ci/run installs both.
 
 import statistics
 import time
+from itertools import pairwise
 
 import httpx
 import pytest
 
 from server.settings import DEFAULT_MODEL
 from tests.end_to_end.proxies import KINDS, NAME, Proxy
-from tests.end_to_end.running import TIEDLM, Server, eventually, events, is_idle
+from tests.end_to_end.running import TIEDLM, Server, events, eventually, is_idle
 
 KEY = "a key of the proxy's tests"
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
@@ -44,7 +45,7 @@ def streamed(http, num_tokens):
         for event in events(answer):
             told.append(event)
             times.append(time.monotonic())
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     return told, gaps
 
 

@@ -58,6 +58,11 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default(monkeypatch
     assert settings("--port", "99").port == 99
 
 
+def test_connections_idle_longer_than_clients_keep_them():
+    """nginx 60 s, Go 90 s, Caddy 120 s, OkHttp 300 s: so the client closes, and loses nothing."""
+    assert settings().keep_alive_timeout > 300
+
+
 def test_the_default_model_is_served_unless_another_is_named():
     assert settings().model == "smollm2-135m-instruct"
     assert settings("other").model == settings("--model", "other").model == "other"
