@@ -20,6 +20,13 @@ def models(tmp_path):
     return tmp_path
 
 
+def readable(folder):
+    """transformers lets the owner alone read what it saves."""
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    return folder
+
+
 def ask(container):
     asked = {"prompt": "The capital", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
     answer = json.loads(container.ask("/generate", asked))
@@ -28,7 +35,7 @@ def ask(container):
 
 
 def test_a_model_folder_that_is_mounted_is_served(models):
-    digest = load(tiny_hf(models / "tiny")).sha256
+    digest = load(readable(tiny_hf(models / "tiny"))).sha256
     with Container(models, TIEDLM_MODEL="/models/tiny") as container:
         answer = ask(container)
         assert answer["model"] == "tiny"
@@ -36,7 +43,7 @@ def test_a_model_folder_that_is_mounted_is_served(models):
 
 
 def test_the_mounted_folder_itself_may_be_the_model(models):
-    digest = load(tiny_hf(models)).sha256
+    digest = load(readable(tiny_hf(models))).sha256
     with Container(models, TIEDLM_MODEL="/models", TIEDLM_MODEL_NAME="mine") as container:
         answer = ask(container)
         assert answer["model"] == "mine"
