@@ -125,6 +125,18 @@ class StrictProtocol(H11Protocol):
             self._expect("head")
         else:
             self._expect(None)
+            self._watch_idling()
+
+    def _watch_idling(self) -> None:
+        """
+        uvicorn's timer starts with an answer's end, and what arrives of that request later stops it
+        for good: the rest of a body that was refused unread.
+        """
+        is_idle = self.conn.their_state is self.conn.our_state is h11.IDLE
+        if is_idle and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _expect(self, phase: Phase | None) -> None:
         if phase == self.phase:

@@ -29,7 +29,6 @@ log = logging.getLogger("server")
 
 BACKLOG = 2048
 OTHER_FILES = 256  # the model's, the logs', the child processes' pipes
-KEEP_ALIVE = 75  # seconds a connection may idle between requests
 GRACE = 5  # seconds for answers to be written once the engine has stopped
 GC_THRESHOLDS = (20_000, 20, 100)  # large answers make objects, not cycles: look seldom
 
@@ -119,7 +118,7 @@ class Lifecycle:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE,
+            timeout_keep_alive=settings.keep_alive_timeout,
             timeout_graceful_shutdown=GRACE,
         )
 

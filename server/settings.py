@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     read_timeout: Seconds = Field(
         30, description="seconds for a request to arrive, and for a stalled reader to read on"
     )
+    keep_alive_timeout: int = Field(
+        310, ge=1, le=86400, description="whole seconds that a connection may idle between requests"
+    )
     request_timeout: Seconds = Field(600, description="seconds for a request to be answered")
     drain_timeout: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = Field(
         30, description="seconds that work in flight may take after SIGTERM"
@@ -168,6 +171,7 @@ LIMITS = (
     "max_header_bytes",
     "max_connections",
     "read_timeout",
+    "keep_alive_timeout",
     "request_timeout",
     "drain_timeout",
 )

@@ -110,6 +110,11 @@ def _decoded(raw: bytes, what: str) -> str:
         raise CheckpointError(f"{what} is not UTF-8: {shown(raw[:40])}.") from error
 
 
+def _one_line(name: str) -> str:
+    """As errors tell it: a name from a hostile file may hold line ends."""
+    return name if name.isprintable() else shown(name)
+
+
 def _read(cursor: _Cursor) -> Header:
     _check_version(cursor)
     num_tensors = cursor.count(SMALLEST_TENSOR, "the number of tensors")
@@ -119,13 +124,13 @@ def _read(cursor: _Cursor) -> Header:
         key = cursor.text("a metadata key", MAX_NAME)
         if key in metadata:
             raise CheckpointError(f"Metadata {shown(key)} is there twice.")
-        metadata[key] = _value(cursor, key)
+        metadata[key] = _value(cursor, _one_line(key))
     tensors: dict[str, TensorInfo] = {}
     for _ in range(num_tensors):
         name = cursor.text("a tensor's name", MAX_NAME)
         if name in tensors:
             raise CheckpointError(f"Tensor {shown(name)} is there twice.")
-        tensors[name] = _tensor(cursor, name)
+        tensors[name] = _tensor(cursor, _one_line(name))
     alignment = _alignment(metadata)
     data_start = -(-cursor.at // alignment) * alignment
     return Header(metadata, check_places(tensors, data_start, alignment, cursor.size))

@@ -52,6 +52,10 @@ def usage(run: Generation) -> Json:
 
 
 def ignored_header(body: OpenAiBody, more: Sequence[str] = ()) -> dict[str, str]:
-    """Names come from the client: whatever a header cannot hold is percent-encoded."""
-    names = [quote(name[:MAX_NAME], safe="._-[]") for name in (*body.ignored(), *more)]
+    """
+    Names come from the client: whatever a header cannot hold is percent-encoded. One without a
+    character is two quotes, since a header's value must not end in the space before it.
+    """
+    ignored = (*body.ignored(), *more)
+    names = [quote(name[:MAX_NAME], safe="._-[]") or '""' for name in ignored]
     return {IGNORED: ", ".join(names[:MAX_IGNORED])} if names else {}

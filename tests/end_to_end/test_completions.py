@@ -222,6 +222,8 @@ def test_fields_that_nobody_knows_are_named(server):
     body = {"prompt": "ab", "max_tokens": 1, "foo": 1, "bår\r\n": 2, "user": "me"}
     answer = server.post("/v1/completions", body)
     assert answer.headers["x-ignored-fields"] == "foo, b%C3%A5r%0D%0A"
+    unnamed = server.post("/v1/completions", {"prompt": "ab", "max_tokens": 1, "foo": 1, "": 2})
+    assert unnamed.headers["x-ignored-fields"] == 'foo, ""', "the connection used to be closed"
     options = {"include_usage": True, "continuous_usage_stats": True}
     streamed = server.post("/v1/completions", body | {"stream": True, "stream_options": options})
     assert "stream_options.continuous_usage_stats" in streamed.headers["x-ignored-fields"]

@@ -18,6 +18,8 @@ from benchmarks.process import Server
 # A schema cannot say how large the vocabulary is, that two fields exclude each other, or that an
 # upload must not be too long: what it allows may rightly be refused, and is then checked for form.
 NOT_CHECKED = "positive_data_acceptance"
+# So that a connection that is closed without an answer is a fault, and never one that idled.
+NEVER_IDLE = ("--keep-alive-timeout", "86400")
 
 
 def command(url: str, *flags: str) -> list[str]:
@@ -37,7 +39,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     seconds = str(max(1, int(60 * parser.parse_args().minutes)))
     flags = ("--phases", "examples,coverage,fuzzing,stateful", "--mode", "all", "--max-time")
-    with Server("--kv-cache-tokens", "16384", "--max-context", "512") as server:
+    limits = ("--kv-cache-tokens", "16384", "--max-context", "512", *NEVER_IDLE)
+    with Server(*limits) as server:
         return subprocess.run(command(server.url, *flags, seconds), env=environment()).returncode
 
 

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import time
 import uuid
+from pathlib import Path
 
 ENGINE = shlex.split(os.environ.get("ENGINE", "docker"))
 IMAGE = os.environ.get("IMAGE", "tiedlm:test")
@@ -48,11 +49,17 @@ def inspect(kind: str, name: str) -> dict:
 
 
 class Container:
-    """`ready_seconds`: from before the engine was asked to run it until /ready was seen as 200."""
+    """
+    `ready_seconds`: from before the engine was asked to run it until /ready was seen as 200.
 
-    def __init__(self, **variables: str) -> None:
+    `models` is mounted at /models, for reading alone; all others must be able to read it.
+    """
+
+    def __init__(self, models: Path | None = None, **variables: str) -> None:
         self.name = f"tiedlm-test-{uuid.uuid4().hex[:8]}"
         settings = [f"--env={name}={value}" for name, value in variables.items()]
+        if models is not None:
+            settings.append(f"--volume={models}:/models:ro")
         started = time.monotonic()
         must("run", "--detach", f"--name={self.name}", *LOCKED, *RUN_OPTIONS, *settings, IMAGE)
         while self.ask_anyhow("GET", "/ready").returncode:
@@ -89,3 +96,9 @@ class Container:
 
     def remove(self) -> None:
         engine("rm", "--force", self.name)
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()

@@ -13,6 +13,7 @@ API_MD_FLAGS = [
         "max-header-bytes",
         "max-connections",
         "read-timeout",
+        "keep-alive-timeout",
         "request-timeout",
         "drain-timeout",
         "api-key",
@@ -57,6 +58,11 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default(monkeypatch
     assert settings("--port", "99").port == 99
 
 
+def test_connections_idle_longer_than_clients_keep_them():
+    """nginx 60 s, Go 90 s, Caddy 120 s, OkHttp 300 s: so the client closes, and loses nothing."""
+    assert settings().keep_alive_timeout > 300
+
+
 def test_the_default_model_is_served_unless_another_is_named():
     assert settings().model == "smollm2-135m-instruct"
     assert settings("other").model == settings("--model", "other").model == "other"
@@ -93,6 +99,7 @@ def test_keys_are_never_shown(monkeypatch):
         (["--prefix-cache", "maybe"], "--prefix-cache"),
         (["--read-timeout", "inf"], "--read-timeout"),
         (["--read-timeout", "0"], "--read-timeout"),
+        (["--keep-alive-timeout", "0"], "--keep-alive-timeout"),
         (["--api-key", ""], "--api-key"),
         (["--bogus"], "--bogus"),
         (["--max-b", "3"], "--max-b"),

@@ -107,6 +107,18 @@ def test_header_that_lies_is_one_readable_line_and_costs_no_memory(tmp_path, con
     assert 10 < len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_it_is_one_line_whatever_the_names_hold(tmp_path, content):
+    """Fuzzing found `A string of t\\n.ggml.tokens is 50331649 bytes long`, on two lines."""
+    path = tmp_path / "hostile.gguf"
+    for name in ("a", "b", "t"):
+        content = content.replace(text(name), text("\n"))
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_header(path)
+    assert str(caught.value).isprintable()
+
+
 def test_unknown_type_and_version_are_named(tmp_path):
     path = tmp_path / "a.gguf"
     path.write_bytes(file_of(tensors=[tensor(kind=250)]))
