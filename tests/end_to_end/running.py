@@ -188,3 +188,16 @@ def is_idle(server: Server) -> bool:
     """No request has a place: as the gauges, which are read at each scrape, tell it."""
     names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
     return all(server.metric(name) == 0 for name in names)
+
+
+def check_error(answer, status, kind, code):
+    """The documented shape, and nothing that tells too much."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    assert len(answer.content) <= 8192
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == (kind, code)
+    assert "Traceback" not in error["message"]
+    return error

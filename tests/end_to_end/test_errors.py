@@ -1,12 +1,11 @@
 """Every row of the error table, through the socket."""
 
 import json
-import threading
 
 import pytest
 
-from tests.end_to_end.running import RawAnswer, Server, request_bytes
-from tests.scripted import CONTEXT, SLOW, VOCAB_SIZE
+from tests.end_to_end.running import RawAnswer, check_error
+from tests.scripted import CONTEXT, VOCAB_SIZE
 
 LONG = {"prompt": "a" * (CONTEXT + 1), "add_special_tokens": False}
 T0 = {"prompt": "a", "temperature": 0}
@@ -85,21 +84,9 @@ CASES = [
 ]  # fmt: skip
 
 
-def check(answer, status, kind, code):
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"]
-    assert len(answer.content) <= 8192
-    error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert (error["type"], error["code"]) == (kind, code)
-    assert "Traceback" not in error["message"]
-    return error
-
-
 @pytest.mark.parametrize(("path", "body", "code", "param"), CASES)
 def test_a_request_at_fault_is_told_what_is_wrong(server, path, body, code, param):
-    error = check(server.post(path, body), 400, "invalid_request_error", code)
+    error = check_error(server.post(path, body), 400, "invalid_request_error", code)
     if param is not None:
         assert error["param"] == param
     assert server.http.get("/ready").status_code == 200
@@ -107,9 +94,11 @@ def test_a_request_at_fault_is_told_what_is_wrong(server, path, body, code, para
 
 def test_a_stream_that_has_not_begun_is_refused_in_the_same_shape(server):
     body = {"prompt": "a", "stream": True, "max_tokens": CONTEXT}
-    check(server.post("/generate", body), 400, "invalid_request_error", "context_length_exceeded")
+    check_error(
+        server.post("/generate", body), 400, "invalid_request_error", "context_length_exceeded"
+    )
     failing = {"prompt": "a\x01", "stream": True}
-    check(server.post("/generate", failing), 500, "server_error", "internal_error")
+    check_error(server.post("/generate", failing), 500, "server_error", "internal_error")
 
 
 def test_messages_name_the_value_and_the_limit(server):
@@ -144,7 +133,7 @@ def test_what_is_not_json_is_invalid_json(server, body):
     answer = server.http.post(
         "/generate", content=body, headers={"content-type": "application/json"}
     )
-    check(answer, 400, "invalid_request_error", "invalid_json")
+    check_error(answer, 400, "invalid_request_error", "invalid_json")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +143,7 @@ def test_a_lone_surrogate_is_a_value_at_fault(server, body):
     answer = server.http.post(
         "/generate", content=body, headers={"content-type": "application/json"}
     )
-    check(answer, 400, "invalid_request_error", "invalid_value")
+    check_error(answer, 400, "invalid_request_error", "invalid_value")
 
 
 def test_the_nul_character_and_escaped_pairs_are_characters(server):
@@ -168,13 +157,13 @@ def test_the_nul_character_and_escaped_pairs_are_characters(server):
 
 
 def test_no_path_and_no_method(server):
-    check(server.http.get("/nowhere"), 404, "invalid_request_error", "not_found")
-    check(server.http.post("/generate/"), 404, "invalid_request_error", "not_found")
+    check_error(server.http.get("/nowhere"), 404, "invalid_request_error", "not_found")
+    check_error(server.http.post("/generate/"), 404, "invalid_request_error", "not_found")
     refused = server.http.get("/generate")
-    check(refused, 405, "invalid_request_error", "method_not_allowed")
+    check_error(refused, 405, "invalid_request_error", "method_not_allowed")
     assert refused.headers["allow"] == "POST"
     refused = server.http.delete("/health")
-    check(refused, 405, "invalid_request_error", "method_not_allowed")
+    check_error(refused, 405, "invalid_request_error", "method_not_allowed")
     assert refused.headers["allow"] == "GET, HEAD"
     assert server.http.options("/generate").status_code == 405
 
@@ -190,12 +179,12 @@ def test_no_path_and_no_method(server):
 )
 def test_another_kind_of_body_is_unsupported(server, headers):
     answer = server.http.post("/generate", content=b'{"prompt": "a"}', headers=headers)
-    check(answer, 415, "invalid_request_error", "unsupported_media_type")
+    check_error(answer, 415, "invalid_request_error", "unsupported_media_type")
 
 
 def test_a_body_too_large_is_refused_by_its_length(server):
     answer = server.post("/generate", {"prompt": "a" * 2**20})
-    error = check(answer, 413, "invalid_request_error", "body_too_large")
+    error = check_error(answer, 413, "invalid_request_error", "body_too_large")
     assert "1048576" in error["message"]
 
 
@@ -208,7 +197,7 @@ def test_a_chunked_body_too_large_is_refused_while_it_arrives(server):
     answer = server.http.post(
         "/generate", content=parts(), headers={"content-type": "application/json"}
     )
-    check(answer, 413, "invalid_request_error", "body_too_large")
+    check_error(answer, 413, "invalid_request_error", "body_too_large")
     assert server.http.get("/health").status_code == 200
 
 
@@ -216,13 +205,13 @@ def test_a_chunked_body_too_large_is_refused_while_it_arrives(server):
 def test_another_host_is_not_allowed(server, host):
     for path in ("/health", "/metrics", "/nowhere"):
         answer = server.http.get(path, headers={"host": host})
-        check(answer, 421, "invalid_request_error", "host_not_allowed")
+        check_error(answer, 421, "invalid_request_error", "host_not_allowed")
     assert server.http.get("/health", headers={"host": "localhost"}).status_code == 200
 
 
 def test_a_failed_step_is_an_internal_error_and_the_next_request_is_answered(server):
     answer = server.post("/generate", {"prompt": "a\x01"})
-    error = check(answer, 500, "server_error", "internal_error")
+    error = check_error(answer, 500, "server_error", "internal_error")
     assert "told to fail" not in error["message"]
     assert server.generate("ab", max_tokens=1, temperature=0)["choices"]
 
@@ -237,67 +226,6 @@ def test_a_failure_within_a_stream_is_an_event_and_the_end(server):
     error = json.loads(lines[-1].removeprefix("data: "))["error"]
     assert (error["type"], error["code"]) == ("server_error", "internal_error")
     assert len(lines) > 1
-
-
-def test_a_full_queue_is_told_at_once():
-    flags = ("--max-queue", "1", "--max-batch", "1")
-    with Server(*flags) as server:
-        server.ready()
-        body = {"prompt": "a" + SLOW, "max_tokens": 200, "ignore_eos": True}
-        running = [threading.Thread(target=abandon, args=(server, body)) for _ in range(2)]
-        for thread in running:
-            thread.start()
-        while server.metric("num_requests_running") + server.metric("num_requests_waiting") < 2:
-            pass
-        answer = server.post("/generate", {"prompt": "b", "max_tokens": 1})
-        check(answer, 429, "overloaded_error", "queue_full")
-        assert int(answer.headers["retry-after"]) >= 1
-        assert answer.elapsed.total_seconds() < 0.25
-        server.process.kill()
-        for thread in running:
-            thread.join()
-
-
-def abandon(server, body):
-    """A client whose answer never comes: the server is killed under it."""
-    with server.connect() as connection:
-        connection.sendall(request_bytes(json.dumps(body).encode()))
-        connection.recv(1)
-
-
-def test_a_request_that_takes_too_long_is_ended():
-    with Server("--request-timeout", "0.3") as server:
-        server.ready()
-        answer = server.post("/generate", {"prompt": "a" + SLOW, "max_tokens": 100})
-        assert answer.status_code in (429, 503)
-        assert "0.3" in answer.json()["error"]["message"]
-
-
-def test_while_loading_the_server_lives_but_is_not_ready():
-    with Server("slow-to-load") as server:
-        assert server.http.get("/health").status_code == 200
-        for answer in (
-            server.http.get("/ready"),
-            server.http.get("/props"),
-            server.http.get("/tokenizer_info"),
-            server.post("/generate", {"prompt": "a"}),
-            server.post("/tokenize", {"prompt": "a"}),
-        ):
-            check(answer, 503, "server_error", "loading")
-            assert int(answer.headers["retry-after"]) >= 1
-        assert server.http.get("/metrics").status_code == 200
-        assert server.http.get("/openapi.json").status_code == 200
-        server.signal()
-        assert server.wait() == 0
-
-
-def test_a_model_that_cannot_be_loaded_is_one_line_and_a_failure():
-    with Server("broken") as server:
-        assert server.wait() == 1
-        server.wait_for("end of the log")
-        [line] = [line for line in server.log if "tiedlm: " in line]
-        assert line == "tiedlm: broken.gguf: the file ends after 12 bytes\n"
-        assert not any("Traceback" in line for line in server.log)
 
 
 def test_a_raw_answer_is_read(server):
