@@ -93,6 +93,7 @@ def _all_listed(files: tuple[Path, ...]) -> dict[str, _Place]:
 def _listed(path: Path) -> list[tuple[str, _Place]]:
     """Every tensor. The library checks header, offsets and sizes against the file."""
     try:
+        path.open("rb").close()  # what may not be read the library calls absent
         with safe_open(path, "pt") as file:
             slices = ((name, file.get_slice(name)) for name in file.keys())  # noqa: SIM118
             return [

@@ -1,8 +1,10 @@
 """Hugging Face folders that are damaged, lying or hostile: each one readable line."""
 
+import errno
 import json
 import os
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -137,3 +139,18 @@ def outcome(folder):
         return f"a checkpoint of {len(dict(load(folder).tensors))} tensors"
     except CheckpointError as error:
         return str(error)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_absent(folder, monkeypatch):
+    """Permissions do not bind a superuser, as whom this may run: the system's refusal is played."""
+
+    opened = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.name != "model.safetensors":
+            return opened(path, *arguments, **options)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"model.safetensors is not .*: .*Permission denied"):
+        load(folder)
