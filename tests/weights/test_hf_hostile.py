@@ -82,6 +82,8 @@ BROKEN = {
     "an index that leaves the folder": index({"weight_map": {"a": "../../etc/passwd"}}),
     "an index that names an absolute path": index({"weight_map": {"a": "/etc/passwd"}}),
     "an index that names no file": index({"weight_map": {"a": "model-9.safetensors"}}),
+    "an index with a name too long for a file": index({"weight_map": {"a": "$" * 300}}),
+    "an index with a name that is none": index({"weight_map": {"a": "a\0b"}}),
 }
 
 
