@@ -99,7 +99,7 @@ def main() -> None:
     runner = build_runner(checkpoint, num_pages=256, threads=THREADS)
     use_huge_pages(runner.transformer.storages())  # as the server does
     kernels: Any = runner.transformer.kernels
-    kernels._library = timed = Timed(kernels._library)
+    kernels._library = kernels._locked = timed = Timed(kernels._library)
     print(
         json.dumps(
             {

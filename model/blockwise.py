@@ -8,7 +8,7 @@ N positions, C hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def answer(
     told = embedding.project(hidden, wanted)
     if told.sums is None:  # nothing is asked: all draw
         return [Drawn(token, None, None) for token in told.top_ids[:, 0].tolist()]
-    tops = list(_tops(told, told.sums))
+    tops = _tops(told, told.sums)
     abouts = _reports(asks, told, tops)
     return [
         Drawn(top[0].token, None if ask is None else top[0], about) if has_drawn else about
@@ -67,7 +67,7 @@ def score(
     found = list(map(Score, *(each.tolist() for each in columns)))
     if ask is None:
         return found, []
-    reports = _reports([ask] * len(found), told, list(_tops(told, told.sums)))
+    reports = _reports([ask] * len(found), told, _tops(told, told.sums))
     return found, [each for each in reports if each is not None]
 
 
@@ -89,11 +89,13 @@ def _reports(
     ]
 
 
-def _tops(told: Projected, sums: Tensor) -> Iterator[tuple[Score, ...]]:
+def _tops(told: Projected, sums: Tensor) -> list[tuple[Score, ...]]:
     columns = (told.top_ids, logprobs_of(told.top_logits, sums), told.top_logits)
-    for tokens, logprobs, logits in zip(*(each.tolist() for each in columns), strict=True):
-        ranked = zip(tokens, logprobs, range(1, len(tokens) + 1), logits, strict=True)
-        yield tuple(Score(*fields) for fields in ranked)
+    ranks = range(1, told.top_ids.shape[1] + 1)
+    return [
+        tuple(map(Score, tokens, logprobs, ranks, logits))
+        for tokens, logprobs, logits in zip(*(each.tolist() for each in columns), strict=True)
+    ]
 
 
 def _numbers(x: Tensor | None) -> list[float]:

@@ -7,6 +7,10 @@ import ctypes
 import torch
 from torch import Tensor
 
+# Of so few rows a call is over sooner than the interpreter's lock, given up meanwhile, is had back
+# from the event loop.
+BRIEF_ROWS = 32
+
 
 class Rows(ctypes.c_int64):
     """A count that is so much a token: a recorded step is replayed with other numbers of them."""

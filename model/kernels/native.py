@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.attention import Scoring
 from model.kernels import native_distributions, native_projection, native_rowwise
-from model.kernels.arguments import PerStep, Rows, floats, ids
+from model.kernels.arguments import BRIEF_ROWS, PerStep, Rows, floats, ids
 from model.kernels.interface import Gate, InputBits, Spans
 from model.kernels.matrices import KIND_NUMBERS, MATRICES, codes
 from model.kernels.native_distributions import NativeDistributions
@@ -47,9 +47,6 @@ SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "played": (_P, (ctypes.c_char_p,)),
     "play": (None, (_P, _P, _L, _L, _P, _P)),
 }
-# So short that the interpreter's lock is not given up meanwhile: to get it back from the event loop
-# takes longer.
-SHORT = ("quantised_lookup", "is_finite")
 ALL_SIGNATURES = (
     SIGNATURES
     | native_rowwise.SIGNATURES
@@ -58,17 +55,16 @@ ALL_SIGNATURES = (
 )
 
 
-def _load() -> ctypes.CDLL:
+def _load(kind: type[ctypes.CDLL]) -> ctypes.CDLL:
     """OSError where the library was not built, or not for this system."""
     paths = [Path(__file__).with_name(f"_native{suffix}") for suffix in EXTENSION_SUFFIXES]
     built = [path for path in paths if path.is_file()]
     if not built:
         raise FileNotFoundError("they were not built: the installation found no C++17 compiler")
-    library, locked = ctypes.CDLL(str(built[0])), ctypes.PyDLL(str(built[0]))
+    library = kind(str(built[0]))
     for name, (result, arguments) in ALL_SIGNATURES.items():
-        function = getattr(locked if name in SHORT else library, f"tiedlm_{name}")
+        function = getattr(library, f"tiedlm_{name}")
         function.restype, function.argtypes = result, arguments
-        setattr(library, f"tiedlm_{name}", function)
     return library
 
 
@@ -77,11 +73,12 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions, NativeProj
 
     def __init__(self, threads: int, instruction_set: str = "") -> None:
         """instruction_set: one of INSTRUCTION_SETS, "" for the best. OSError: not to be had."""
-        library = _load()
+        library = _load(ctypes.CDLL)
         context = library.tiedlm_open(instruction_set.encode(), threads)
         if context is None:
             raise OSError(f"this processor has no {instruction_set}")
         self._library, self._context, self._new = library, context, torch.empty
+        self._locked = _load(ctypes.PyDLL)  # whose calls keep the interpreter's lock
         self.name: str = library.tiedlm_name(context).decode()
         # Not at exit, when another thread may be inside; the process ends its threads anyway.
         weakref.finalize(self, library.tiedlm_close, context).atexit = False
@@ -139,7 +136,8 @@ class NativeKernels(NativeReplay, NativeRowwise, NativeDistributions, NativeProj
         out = torch.empty(len(rows), width)
         if not len(rows):
             return out
-        num_found = self._library.tiedlm_quantised_lookup(
+        library = self._locked if len(rows) <= BRIEF_ROWS else self._library
+        num_found = library.tiedlm_quantised_lookup(
             codes(table),
             KIND_NUMBERS[table.kind],
             ids(rows),

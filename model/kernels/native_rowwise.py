@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from model.kernels.arguments import Rows, floats, ids
+from model.kernels.arguments import BRIEF_ROWS, Rows, floats, ids
 from model.kernels.interface import Pairs
 from model.kernels.tape import Tape
 
@@ -30,6 +30,7 @@ class NativeRowwise:
     """A part of NativeKernels, which opens the library."""
 
     _library: ctypes.CDLL | Tape
+    _locked: ctypes.CDLL
     _context: int
     _new: Callable[..., Tensor]  # shape -> what a kernel of a step writes to
 
@@ -141,7 +142,8 @@ class NativeRowwise:
         return cosines, sines
 
     def is_finite(self, x: Tensor) -> bool:
-        return bool(self._library.tiedlm_is_finite(self._context, floats(x), x.numel()))
+        library = self._locked if len(x) <= BRIEF_ROWS else self._library
+        return bool(library.tiedlm_is_finite(self._context, floats(x), x.numel()))
 
     def rotate(self, cosines: Tensor, sines: Tensor, pairs: Pairs, x: Tensor) -> Tensor:
         """In place."""

@@ -20,7 +20,7 @@ STEP_TOKENS = 8
 
 
 def max_drafts(num_decoding: int, max_batch_tokens: int) -> int:
-    """Of each row, where so many decode and nothing else is to be run."""
+    """Of each row, where so many decode and a step has so many tokens for them."""
     return max(0, min(MOST, min(STEP_TOKENS, max_batch_tokens) // max(1, num_decoding) - 1))
 
 

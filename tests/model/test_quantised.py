@@ -159,6 +159,16 @@ def test_a_looked_up_row_is_what_the_table_stands_for(kernels, kind):
     assert kernels.look_up(table, rows[:0]).shape == (0, 300)
 
 
+@pytest.mark.parametrize("row", [-1, 53, 2**40])
+def test_a_row_that_the_table_has_not_is_not_looked_up(kernels, row):
+    table = random_matrix(ALL[0], 53, 300)
+    for place in (0, 2, 99):
+        rows = torch.zeros(100, dtype=torch.int64)
+        rows[place] = row
+        with pytest.raises(AssertionError, match=f"row {row} of 53"):
+            kernels.look_up(table, rows[: place + 1])
+
+
 @pytest.mark.parametrize("kernels", [choose(), TorchKernels()], ids=lambda kernels: kernels.name)
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 def test_lookup_and_projection_read_one_packed_storage(kind, kernels):

@@ -90,8 +90,8 @@ void tiedlm_quantised_linear(void* handle, const float* x, const int32_t* kind, 
 }
 
 // rows (N,) of the matrix -> out (N,C). Returns how many there are: up to the first that is none.
-int64_t tiedlm_quantised_lookup(const void* data, const int32_t* kind, const int64_t* rows, float* out,
-                             int64_t num_rows, int64_t width, int64_t num_outputs) {
+int64_t tiedlm_quantised_lookup(const void* data, const int32_t* kind, const int64_t* rows,
+                                float* out, int64_t num_rows, int64_t width, int64_t num_outputs) {
     const Codes weight{static_cast<const uint8_t*>(data),
                        {kind[0], kind[1], kind[2], kind[3], kind[4]},
                        num_outputs,

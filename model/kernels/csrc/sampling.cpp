@@ -3,7 +3,6 @@
 // A row is one thread's from beginning to end. Its weights are e^(x - largest), the same for equal x.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
