@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from server.api import faults, native, openai, ops
+from server.api.body import BodyRoutes
 from server.api.gate import Cors, Gate, HeadAsGet, HostCheck, KeyCheck
 from server.api.leave import LeaveWatch
 from server.api.service import Service
@@ -50,7 +51,8 @@ def build_routes(service: Service) -> Routes:
 
 def guard(routes: ASGIApp, service: Service) -> ASGIApp:
     settings = service.settings
-    app: ASGIApp = HeadAsGet(LeaveWatch(routes))
+    app: ASGIApp = BodyRoutes(routes, service, [*native.router.routes, *openai.router.routes])
+    app = HeadAsGet(LeaveWatch(app))
     app = KeyCheck(app, settings.api_key)
     app = HostCheck(app, settings.allowed_host)
     app = Cors(app, settings.cors_origin)

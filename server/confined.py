@@ -9,6 +9,7 @@ memory by what the system grants. It ends with its standard input, so it never o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -55,7 +56,7 @@ class Confined:
     def call(self, request: Json) -> Answer:
         """One at a time. A request may name `cpu_seconds` of its own. Raises Overrun."""
         with self._lock:
-            child = self._child or self._start()
+            child = self._living() or self._start()
             assert child.stdin is not None
             assert child.stdout is not None
             try:
@@ -68,11 +69,57 @@ class Confined:
                 raise Overrun(is_timeout=self._end() in TIMEOUTS)
             return answer
 
+    async def call_at_once(self, request: Json) -> Answer | None:
+        """
+        As `call`, on the event loop: a thread would take longer than a brief call does. None: the
+        child is not there, or is at work. The request and its answer fit into a pipe.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        child = self._living()
+        if child is None or not is_sent(child, request):
+            self._lock.release()
+            return None
+        # A caller that is cancelled leaves an answer behind that must still be read.
+        return await asyncio.shield(self._answer_of(child))
+
+    def _answer_of(self, child: subprocess.Popen[bytes]) -> asyncio.Future[Answer]:
+        """Under the lock, which is released with the answer."""
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+        late = loop.call_later(MAX_WAIT, child.kill)
+        assert child.stdout is not None
+        pipe = child.stdout
+
+        def end() -> None:
+            overrun = Overrun(is_timeout=self._end() in TIMEOUTS)
+            self._lock.release()
+            loop.call_soon_threadsafe(answered.set_exception, overrun)
+
+        def read() -> None:
+            loop.remove_reader(pipe)
+            late.cancel()
+            answer = receive(pipe)
+            if answer is None:
+                loop.run_in_executor(None, end)
+                return
+            self._lock.release()
+            answered.set_result(answer)
+
+        loop.add_reader(pipe, read)
+        return answered
+
     def close(self) -> None:
         with self._lock:
             if self._child is not None:
                 self._child.kill()
             self._end()
+
+    def _living(self) -> subprocess.Popen[bytes] | None:
+        """One that was killed between calls is no call's fault."""
+        if self._child is not None and self._child.poll() is not None:
+            self._end()
+        return self._child
 
     def _start(self) -> subprocess.Popen[bytes]:
         root = str(Path(__file__).parents[1])  # found as this process has found it
@@ -100,6 +147,15 @@ class Confined:
         with contextlib.suppress(BrokenPipeError):
             child.communicate()
         return child.returncode
+
+
+def is_sent(child: subprocess.Popen[bytes], request: Json) -> bool:
+    assert child.stdin is not None
+    try:
+        send(child.stdin, request)
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def send(pipe: IO[bytes], message: Json, data: bytes = b"") -> None:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -46,7 +46,7 @@ class StrictProtocol(H11Protocol):
     limits: Limits  # set by `protocol_with`
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(HeldHead(transport, self.loop))  # type: ignore[arg-type]
         self.conn: StrictConnection = StrictConnection(
             self.limits.max_header_bytes, self.limits.max_body_bytes
         )
@@ -197,6 +197,41 @@ class StrictProtocol(H11Protocol):
         )
         events = (response, h11.Data(data=body), h11.EndOfMessage())
         return b"".join(self.conn.send(event) or b"" for event in events)
+
+
+class HeldHead:
+    """
+    A transport that sends an answer's head together with what follows it at once, if anything does:
+    one packet, and one time that the client wakes up.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever else a transport can
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
 
 
 def protocol_with(limits: Limits) -> type[StrictProtocol]:

@@ -35,7 +35,9 @@ async def prompt_of(body: ChatBody, model: ServedModel, service: Service) -> Ids
         param = f"messages.{i}.content"
         await check_beginning(service, model, message["content"], False, param)
     longest = model.context_length * model.tokenizer.max_token_bytes
-    ids = await service.render(model.chat.encode, messages, longest)
+    ids = await model.chat.encode_at_once(messages, longest)
+    if ids is None:
+        ids = await service.render(model.chat.encode, messages, longest)
     check_context(len(ids), 0, model.context_length, "messages")
     return tuple(ids)
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from server.confined import Confined, Json, Overrun
 from server.errors import BadRequest, UntemplatedModel
@@ -23,6 +24,11 @@ MODULE = "server.text.template_process"
 MAX_SECONDS = 1.0  # of processor time, for one conversation
 MAX_MEMORY = 256 << 20  # bytes
 PRIVATE_USE = range(0x100000, 0x10FFFE)  # plane 16
+# Characters of messages, and of them rendered, that are encoded on the event loop.
+SHORT, SHORT_TEXT = 1024, 2048
+
+Messages = Sequence[Mapping[str, str]]
+Encode = Callable[[str, bool, bool], list[int] | None]
 
 
 class ChatTemplate:
@@ -38,11 +44,36 @@ class ChatTemplate:
     def close(self) -> None:
         self._confined.close()
 
-    def encode(self, messages: Sequence[Mapping[str, str]], max_characters: int) -> list[int]:
+    def encode(self, messages: Messages, max_characters: int) -> list[int]:
         """
         Token ids; blocks while the template runs. Raises BadRequest for messages that the template
         refuses, and UntemplatedModel for a template that does not end.
         """
+        mark, request = self._request(messages, max_characters)
+        with untemplated_if_overrun():
+            answer, _ = self._confined.call(request)
+        ids = self._ids(self._text(answer), mark, self._tokenizer.encode)
+        assert ids is not None
+        return ids
+
+    async def encode_at_once(self, messages: Messages, max_characters: int) -> list[int] | None:
+        """
+        As `encode`, on the event loop. None: the conversation is not short, or another is being
+        encoded.
+        """
+        if sum(len(text) for message in messages for text in message.values()) > SHORT:
+            return None
+        mark, request = self._request(messages, min(max_characters, SHORT_TEXT + 1))
+        with untemplated_if_overrun():
+            answered = await self._confined.call_at_once(request)
+        if answered is None:
+            return None
+        answer, _ = answered
+        is_short = "error" not in answer and len(answer["text"]) <= SHORT_TEXT
+        return self._ids(answer["text"], mark, self._tokenizer.encode_if_idle) if is_short else None
+
+    def _request(self, messages: Messages, max_characters: int) -> tuple[str, Json]:
+        """And the mark in it."""
         mark = self._choose_mark(messages)
         marked = [
             {
@@ -51,28 +82,31 @@ class ChatTemplate:
             }
             for message in messages
         ]
-        text = self._render(marked, max_characters)
-        if mark not in text:
-            return self._tokenizer.encode(text, add_special_tokens=False, parse_special=True)
-        return list(self._encode_parts(text, mark))
+        return mark, {"messages": marked, "max_characters": max_characters}
 
-    def _choose_mark(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def _ids(self, text: str, mark: str, encode: Encode) -> list[int] | None:
+        """None where `encode` gives none."""
+        if mark not in text:
+            return encode(text, False, True)
+        ids: list[int] = []
+        for part, token in self._special.split(text, mark):
+            if plain := part.replace(mark, ""):
+                found = encode(plain, False, False)
+                if found is None:
+                    return None
+                ids += found
+            if token is not None:
+                ids.append(token)
+        return ids
+
+    def _choose_mark(self, messages: Messages) -> str:
         said = {self._source, *(text for message in messages for text in message.values())}
         while True:
             mark = chr(PRIVATE_USE[secrets.randbelow(len(PRIVATE_USE))])
             if not any(mark in text for text in said):
                 return mark
 
-    def _render(self, messages: list[dict[str, str]], max_characters: int) -> str:
-        request: Json = {"messages": messages, "max_characters": max_characters}
-        try:
-            answer, _ = self._confined.call(request)
-        except Overrun:
-            raise UntemplatedModel(
-                f"this model's chat template takes more than {MAX_SECONDS:g} s of processor time "
-                f"or {MAX_MEMORY >> 20} MiB for these messages",
-                "messages",
-            ) from None
+    def _text(self, answer: Json) -> str:
         if "error" in answer:
             reason = self._special.without_marks(answer["error"])
             raise BadRequest(
@@ -81,15 +115,17 @@ class ChatTemplate:
         text: str = answer["text"]
         return text
 
-    def _encode_parts(self, text: str, mark: str) -> Iterator[int]:
-        for part, token in self._special.split(text, mark):
-            plain = part.replace(mark, "")
-            if plain:
-                yield from self._tokenizer.encode(
-                    plain, add_special_tokens=False, parse_special=False
-                )
-            if token is not None:
-                yield token
+
+@contextmanager
+def untemplated_if_overrun() -> Iterator[None]:
+    try:
+        yield
+    except Overrun:
+        raise UntemplatedModel(
+            f"this model's chat template takes more than {MAX_SECONDS:g} s of processor time "
+            f"or {MAX_MEMORY >> 20} MiB for these messages",
+            "messages",
+        ) from None
 
 
 class SpecialSpelling:

@@ -1,6 +1,11 @@
 """The model's own template: as transformers renders it, and nothing a message says is special."""
 
+import asyncio
+import contextlib
+import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from server.errors import BadRequest, UntemplatedModel
-from server.text.chat import ChatTemplate, SpecialSpelling
+from server.text.chat import SHORT, ChatTemplate, SpecialSpelling
 from server.text.tokenizer import TextTokenizer
 from tests.scripted import MARK, VOCAB_SIZE, byte_tokenizer
 from weights.catalog import resolve
@@ -55,6 +60,17 @@ SAID = [
     "<html><body>x</body></html>",
     "a < b > c",
 ]
+
+
+def size(messages):
+    return sum(len(text) for message in messages for text in message.values())
+
+
+def children(module):
+    """Of this process, that run the module."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    pids = [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for pid in pids if module in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def conversations():
@@ -104,6 +120,8 @@ def test_thirty_conversations_are_those_of_transformers(checkpoint, template, so
             messages, add_generation_prompt=True, return_dict=False
         )
         assert ours.encode(messages, 10**6) == expected
+        at_once = asyncio.run(ours.encode_at_once(messages, 10**6))
+        assert at_once == (expected if size(messages) <= SHORT else None)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +191,40 @@ def test_a_hostile_template_is_a_refusal_and_the_next_call_works(template, sourc
     assert time.process_time() - began < 1  # the time was the child's
     if source != "{{":
         assert bomb.encode([{"role": "user", "content": "x"}], 10**5)
+        # Without a thread: refused, or left to one that refuses; the next call works.
+        at_once = bomb.encode_at_once([{"role": "user", "content": "bomb"}], 10**5)
+        with contextlib.suppress(UntemplatedModel):
+            assert asyncio.run(at_once) is None
+        assert bomb.encode([{"role": "user", "content": "x"}], 10**5)
+
+
+def test_a_caller_that_leaves_does_not_leave_its_answer_to_the_next(template):
+    made = template("{{ messages[0].content }}")
+    first = made.encode([{"role": "user", "content": "first"}], 100)
+
+    async def leave() -> list[int] | None:
+        gone = asyncio.create_task(made.encode_at_once([{"role": "user", "content": "gone"}], 100))
+        await asyncio.sleep(0)
+        gone.cancel()
+        beside = await made.encode_at_once([{"role": "user", "content": "first"}], 100)
+        assert beside is None  # the child is at work
+        await asyncio.sleep(0.2)
+        return await made.encode_at_once([{"role": "user", "content": "first"}], 100)
+
+    assert asyncio.run(leave()) == first
+
+
+def test_a_child_that_was_killed_between_calls_fails_none(template):
+    made = template("{{ messages[0].content }}")
+    messages = [{"role": "user", "content": "x"}]
+    first = made.encode(messages, 100)
+    [child] = children("server.text.template_process")
+    os.kill(child, signal.SIGKILL)
+    while ") Z " not in Path(f"/proc/{child}/stat").read_text():
+        time.sleep(0.001)
+    assert asyncio.run(made.encode_at_once(messages, 100)) is None
+    assert made.encode(messages, 100) == first
+    assert asyncio.run(made.encode_at_once(messages, 100)) == first
 
 
 def test_marks_are_not_seen_in_what_a_template_says_of_a_message():
