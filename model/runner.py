@@ -8,6 +8,7 @@ server/engine.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -20,9 +21,12 @@ from model.kv_pool import KVPool
 from model.paged import Batch, PagedMemory, plan
 from model.precision import Precision, settled
 from model.program import record
-from model.step import Drawn, Report, Row, Sampled
+from model.step import Ask, Drawn, Report, Row, Sampled, Score
 from model.transformer import Transformer
 from weights.checkpoint import Checkpoint
+
+Scored = tuple[tuple[Score, ...], tuple[Report, ...]]  # of a row's targets
+UNSCORED: Scored = (), ()
 
 
 def build_transformer(
@@ -76,9 +80,9 @@ class Runner:
         self._copy_pages(rows)
         hidden = self._states(batch)
         answers = self._answer(rows, batch, hidden)
+        scored = self._score(rows, batch, hidden)
         return [
-            self._sampled(row, answers.get(r, []), hidden[first:])
-            for r, (row, first) in enumerate(zip(rows, batch.firsts, strict=True))
+            sampled(row, answers.get(r, []), scored.get(r, UNSCORED)) for r, row in enumerate(rows)
         ]
 
     def _states(self, batch: Batch) -> Tensor:
@@ -132,22 +136,43 @@ class Runner:
             found.setdefault(r, []).append(answer)
         return found
 
-    def _sampled(self, row: Row, answers: Sequence[Answer], hidden: Tensor) -> Sampled:
-        """hidden (N',C) from the row's first token on."""
-        drawn = accepted(row, [each for each in answers if isinstance(each, Drawn)])
-        report = answers[0] if answers and isinstance(answers[0], Report) else None
-        if not row.targets:
-            return Sampled(drawn, report)
-        targets = torch.tensor(row.targets)
+    def _score(self, rows: Sequence[Row], batch: Batch, hidden: Tensor) -> dict[int, Scored]:
+        """By row with targets. Rows that ask alike are projected together."""
+        alike: dict[Ask | None, list[int]] = {}
+        for r, row in enumerate(rows):
+            if row.targets:
+                alike.setdefault(row.targets_ask, []).append(r)
+        found: dict[int, Scored] = {}
+        for ask, those in alike.items():
+            states = [self._scored_states(rows[r], hidden[batch.firsts[r] :]) for r in those]
+            targets = torch.tensor([target for r in those for target in rows[r].targets])
+            scores, reports = score_targets(
+                joined(states), targets, ask, self.transformer.embedding
+            )
+            ends = accumulate(len(rows[r].targets) for r in those)
+            for r, end in zip(those, ends, strict=True):
+                part = slice(end - len(rows[r].targets), end)
+                found[r] = tuple(scores[part]), tuple(reports[part])
+        return found
+
+    def _scored_states(self, row: Row, hidden: Tensor) -> list[Tensor]:
+        """hidden (N',C) from the row's first token on -> parts of one state for each target."""
+        count = len(row.targets)
         if row.first_target < 0:
             before = self.pool.last_hidden([row.pages[row.start // self.page_size - 1]])
-            states = torch.cat((before, hidden[: len(targets) - 1]))
-        else:
-            states = hidden[row.first_target : row.first_target + len(targets)]
-        scored, reports = score_targets(
-            states, targets, row.targets_ask, self.transformer.embedding
-        )
-        return Sampled(drawn, report, tuple(scored), tuple(reports))
+            return [before, hidden[: count - 1]]
+        return [hidden[row.first_target : row.first_target + count]]
+
+
+def joined(parts: Sequence[Sequence[Tensor]]) -> Tensor:
+    flat = [each for part in parts for each in part]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+
+def sampled(row: Row, answers: Sequence[Answer], scored: Scored) -> Sampled:
+    drawn = accepted(row, [each for each in answers if isinstance(each, Drawn)])
+    report = answers[0] if answers and isinstance(answers[0], Report) else None
+    return Sampled(drawn, report, *scored)
 
 
 def accepted(row: Row, drawn: Sequence[Drawn]) -> tuple[Drawn, ...]:

@@ -73,7 +73,7 @@ void tiedlm_quantised_linear(void* handle, const float* x, const int32_t* kind, 
                      width};
     };
     const Codes all = codes(nullptr, num_outputs0 + num_outputs1 + num_outputs2);
-    const Rounded inputs = round_rows(context, x, all, num_rows, is_wide != 0);
+    const Rounding rounding(context, x, all, num_rows, is_wide != 0);
     const bool is_streaming = num_rows <= STREAMING_ROWS;
     const int64_t tiles =
         tiles_a_piece(all, context.pool.threads(), is_streaming ? STREAMED : MULTIPLIED);
@@ -82,7 +82,8 @@ void tiedlm_quantised_linear(void* handle, const float* x, const int32_t* kind, 
         return stripes * ((codes(nullptr, product.num_outputs).tiles() + tiles - 1) / tiles);
     };
     run_all(context, products, 2 * num_rows * width, pieces, [&](const Product& p, int64_t i) {
-        const QuantLinear job{codes(p.weight, p.num_outputs), inputs, p.bias, p.out, is_wide != 0};
+        const QuantLinear job{codes(p.weight, p.num_outputs), rounding.inputs(), p.bias, p.out,
+                              is_wide != 0};
         const int64_t n = i % stripes * MAX_PASS_ROWS, t = i / stripes * tiles;
         kernels.multiply(job, {n, std::min(n + MAX_PASS_ROWS, num_rows)},
                          {t, std::min(t + tiles, job.weight.tiles())}, is_streaming);

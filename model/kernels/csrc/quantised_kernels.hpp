@@ -66,28 +66,29 @@ inline RoundedBlock round_plainly(const float* x, float widest, int32_t* integer
 
 template <class Q, bool WIDE>
 void round_rows(const QuantLinear& job, const float* x, Range rows) {
-    const Codes& w = job.weight;
-    const int64_t C = w.width, B = w.blocks();
+    const Rounded inputs = job.inputs;  // a copy: what is written through it could change the job
+    const CodeKind kind = job.weight.kind;
+    const int64_t C = job.weight.width, B = job.weight.blocks();
     constexpr int64_t bytes = WIDE ? Q::WIDE_BYTES : Q::NARROW_BYTES;
-    const int parts = BLOCK_OF_INPUTS / w.kind.group;
+    const int parts = BLOCK_OF_INPUTS / kind.group;
     for (int64_t n = rows.first; n < rows.last; ++n)
         for (int64_t b = 0; b < B; ++b) {
             const int64_t left = C - b * BLOCK_OF_INPUTS;
             const float* block = x + n * C + b * BLOCK_OF_INPUTS;
-            float padded[BLOCK_OF_INPUTS] = {};
+            float padded[BLOCK_OF_INPUTS];
             if (left < BLOCK_OF_INPUTS) {
-                for (int64_t i = 0; i < left; ++i) padded[i] = block[i];
+                for (int64_t i = 0; i < BLOCK_OF_INPUTS; ++i) padded[i] = i < left ? block[i] : 0.0f;
                 block = padded;
             }
-            const int64_t place = job.inputs.place(n, b, B);
-            RoundedBlock found = Q::template round<WIDE>(block, job.inputs.values + place * bytes);
-            job.inputs.scales[place] = found.scale;
+            const int64_t place = inputs.place(n, b, B);
+            RoundedBlock found = Q::template round<WIDE>(block, inputs.values + place * bytes);
+            inputs.scales[place] = found.scale;
             if (parts == 1) found.sums[0] += found.sums[1];
             for (int p = 0; p < parts; ++p) {
                 const float scaled = float(found.sums[p]) * found.scale;
-                int32_t correction = -w.kind.zero * found.sums[p];
-                if (w.kind.has_offset) std::memcpy(&correction, &scaled, 4);
-                job.inputs.corrections[job.inputs.place(n, b * parts + p, B * parts)] = correction;
+                int32_t correction = -kind.zero * found.sums[p];
+                if (kind.has_offset) std::memcpy(&correction, &scaled, 4);
+                inputs.corrections[inputs.place(n, b * parts + p, B * parts)] = correction;
             }
         }
 }

@@ -1,6 +1,7 @@
 // The tied matrix as the projection meets it: any of its rows, some of them at a time.
 #pragma once
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "rounding.hpp"
@@ -21,7 +22,7 @@ class Table {
           num_rows(num_rows), width(width), vocab_size(vocab_size), shaping(shaping) {
         if (kind == nullptr) return;
         codes = {this->table, {kind[0], kind[1], kind[2], kind[3], kind[4]}, vocab_size, width};
-        inputs = round_rows(context, x, codes, num_rows, true);
+        rounding.emplace(context, x, codes, num_rows, true);
     }
 
     // Logits of rows of one stripe, at most BLOCK outputs from a multiple of TILE on
@@ -30,7 +31,7 @@ class Table {
         static thread_local std::vector<float> room(size_t(STRIPE_OF_FLOATS * BLOCK));
         const int64_t count = outputs.last - outputs.first;
         float* out = room.data();
-        if (inputs.values == nullptr) {
+        if (!rounding) {
             multiply_floats(rows, outputs, out);
         } else {
             multiply_codes(rows, outputs, out);
@@ -43,7 +44,7 @@ class Table {
         return out;
     }
 
-    int64_t stripe() const { return inputs.values == nullptr ? STRIPE_OF_FLOATS : MAX_PASS_ROWS; }
+    int64_t stripe() const { return rounding ? MAX_PASS_ROWS : STRIPE_OF_FLOATS; }
     int64_t operations() const { return 2 * num_rows * width * vocab_size; }
 
     Context& context;
@@ -66,6 +67,7 @@ class Table {
     void multiply_codes(Range rows, Range outputs, float* out) const {
         const int64_t first = rows.first / MAX_PASS_ROWS * MAX_PASS_ROWS;
         const int64_t blocks = codes.blocks(), at = first * blocks;
+        const Rounded inputs = rounding->inputs();
         const Rounded stripe{inputs.values + at * context.quantised.wide_bytes, inputs.scales + at,
                              inputs.corrections + first * codes.groups(),
                              std::min(MAX_PASS_ROWS, num_rows - first)};
@@ -82,7 +84,7 @@ class Table {
     int64_t num_rows, width, vocab_size;
     Shaping shaping;
     Codes codes{};
-    Rounded inputs{};
+    std::optional<Rounding> rounding;  // of codes
 };
 
 }  // namespace tiedlm
