@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model import blockwise
+from model.blockwise import Answering, Scored, Scoring
 from model.distribution import Told, reports, scores
 from model.embedding import TiedEmbedding
 from model.kernels import Draw, Kernels
@@ -48,12 +49,33 @@ class Place:
 Answer = Drawn | Report | None
 
 
-def answer_places(
+def answer_all(
+    places: Sequence[Place],
+    states: Tensor,
+    scorings: Sequence[Scoring],
+    embedding: TiedEmbedding,
+) -> tuple[list[Answer], list[Scored]]:
+    """
+    states (R,C) at the places -> what was drawn there; where nothing is, the report to its ask. And
+    each scoring's. All that needs no whole row of logits comes of one pass over the matrix.
+    """
+    answering = None
+    if places and all(map(_is_blockwise, places)):
+        answering = Answering([place.row for place in places], states)
+    asked = [each for each in scorings if blockwise.serves(each.ask)]
+    told = iter(blockwise.project([*asked, *([answering] if answering else [])], embedding))
+    scored = [
+        each.read(next(told)) if blockwise.serves(each.ask) else _score_whole(each, embedding)
+        for each in scorings
+    ]
+    if answering is not None:
+        return answering.read(next(told)), scored
+    return _answer_whole(places, states, embedding), scored
+
+
+def _answer_whole(
     places: Sequence[Place], hidden: Tensor, embedding: TiedEmbedding
 ) -> list[Answer]:
-    """hidden (R,C) at each -> what was drawn there; where nothing is, the report to its ask."""
-    if all(map(_is_blockwise, places)):
-        return blockwise.answer([place.row for place in places], hidden, embedding)
     answers: list[Answer] = []
     has_more = any(is_shifted(place.row) or place.is_processed for place in places)
     # Logits; where it is asked for, shifted logits and the processed distributions as well.
@@ -161,21 +183,14 @@ def _reports(
     }
 
 
-def score_targets(
-    hidden: Tensor, targets: Tensor, ask: Ask | None, embedding: TiedEmbedding
-) -> tuple[list[Score], list[Report]]:
-    """
-    hidden (N,C) and the token that follows each, (N,) -> its score in the model's own distribution,
-    and reports.
-    """
-    if blockwise.serves(ask):
-        return blockwise.score(hidden, targets, ask, embedding)
+def _score_whole(asked: Scoring, embedding: TiedEmbedding) -> Scored:
     found: list[Score] = []
     told: list[Report] = []
     # Logits, and nearly as many again twice where a mass is summed.
-    has_members = ask is not None and ask.members is not None
-    for part in _chunks(len(targets), (3 if has_members else 1) * embedding.vocab_size):
-        own, about = _score_part(hidden[part], targets[part], ask, embedding)
+    has_members = asked.ask is not None and asked.ask.members is not None
+    size = (3 if has_members else 1) * embedding.vocab_size
+    for part in _chunks(len(asked.targets), size):
+        own, about = _score_part(asked.hidden[part], asked.targets[part], asked.ask, embedding)
         found += own
         told += about
     return found, told

@@ -7,14 +7,14 @@ server/engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from model.answers import Answer, Place, answer_places, score_targets
+from model.answers import Answer, Place, answer_all
 from model.assemble import Parts
+from model.blockwise import Scored, Scoring
 from model.families import FAMILIES
 from model.kernels import InputBits, Kernels, choose
 from model.kv_pool import KVPool
@@ -24,9 +24,6 @@ from model.program import record
 from model.step import Ask, Drawn, Report, Row, Sampled, Score
 from model.transformer import Transformer
 from weights.checkpoint import Checkpoint
-
-Scored = tuple[tuple[Score, ...], tuple[Report, ...]]  # of a row's targets
-UNSCORED: Scored = (), ()
 
 
 def build_transformer(
@@ -79,11 +76,13 @@ class Runner:
         batch = plan(rows, self.page_size)
         self._copy_pages(rows)
         hidden = self._states(batch)
-        answers = self._answer(rows, batch, hidden)
-        scored = self._score(rows, batch, hidden)
-        return [
-            sampled(row, answers.get(r, []), scored.get(r, UNSCORED)) for r, row in enumerate(rows)
-        ]
+        places, states, owners = self._places(rows, batch, hidden)
+        alike = rows_by_ask(rows)
+        scorings = [self._scoring(rows, those, batch, hidden) for those in alike]
+        answers, scored = answer_all(places, states, scorings, self.transformer.embedding)
+        return put_together(
+            rows, zip(owners, answers, strict=True), zip(alike, scored, strict=True)
+        )
 
     def _states(self, batch: Batch) -> Tensor:
         """-> (N,C), and behind them those kept of the pages that rows without tokens end with."""
@@ -117,8 +116,10 @@ class Runner:
             ends, pages = (torch.tensor(each) for each in zip(*batch.filled, strict=True))
             self.pool.keep_hidden(pages, hidden[ends])
 
-    def _answer(self, rows: Sequence[Row], batch: Batch, hidden: Tensor) -> dict[int, list[Answer]]:
-        """By row: one answer, and one more a draft."""
+    def _places(
+        self, rows: Sequence[Row], batch: Batch, hidden: Tensor
+    ) -> tuple[list[Place], Tensor, list[int]]:
+        """Where rows draw or ask, one place and one a draft; the states there; whose each is."""
         places, ends, owners = [], [], []
         for r, row in enumerate(rows):
             if row.sampling is None and row.ask is None:
@@ -127,36 +128,23 @@ class Runner:
                 places.append(Place(row, i))
                 ends.append(batch.ends[r] - row.num_drafts + i)
                 owners.append(r)
-        if not places:
-            return {}
-        states = hidden if len(ends) == len(hidden) else hidden[torch.tensor(ends)]
-        answers = answer_places(places, states, self.transformer.embedding)
-        found: dict[int, list[Answer]] = {}
-        for r, answer in zip(owners, answers, strict=True):
-            found.setdefault(r, []).append(answer)
-        return found
+        if len(ends) != len(hidden):
+            hidden = hidden[torch.tensor(ends, dtype=torch.int64)]
+        return places, hidden, owners
 
-    def _score(self, rows: Sequence[Row], batch: Batch, hidden: Tensor) -> dict[int, Scored]:
-        """By row with targets. Rows that ask alike are projected together."""
-        alike: dict[Ask | None, list[int]] = {}
-        for r, row in enumerate(rows):
-            if row.targets:
-                alike.setdefault(row.targets_ask, []).append(r)
-        found: dict[int, Scored] = {}
-        for ask, those in alike.items():
-            states = [self._scored_states(rows[r], hidden[batch.firsts[r] :]) for r in those]
-            targets = torch.tensor([target for r in those for target in rows[r].targets])
-            scores, reports = score_targets(
-                joined(states), targets, ask, self.transformer.embedding
-            )
-            ends = accumulate(len(rows[r].targets) for r in those)
-            for r, end in zip(those, ends, strict=True):
-                part = slice(end - len(rows[r].targets), end)
-                found[r] = tuple(scores[part]), tuple(reports[part])
-        return found
+    def _scoring(
+        self, rows: Sequence[Row], those: Sequence[int], batch: Batch, hidden: Tensor
+    ) -> Scoring:
+        targets = [target for r in those for target in rows[r].targets]
+        states = [part for r in those for part in self._scored(rows[r], hidden[batch.firsts[r] :])]
+        return Scoring(
+            torch.tensor(targets),
+            rows[those[0]].targets_ask,
+            states[0] if len(states) == 1 else torch.cat(states),
+        )
 
-    def _scored_states(self, row: Row, hidden: Tensor) -> list[Tensor]:
-        """hidden (N',C) from the row's first token on -> parts of one state for each target."""
+    def _scored(self, row: Row, hidden: Tensor) -> list[Tensor]:
+        """hidden (N',C) from the row's first token on -> parts of one state a target."""
         count = len(row.targets)
         if row.first_target < 0:
             before = self.pool.last_hidden([row.pages[row.start // self.page_size - 1]])
@@ -164,15 +152,42 @@ class Runner:
         return [hidden[row.first_target : row.first_target + count]]
 
 
-def joined(parts: Sequence[Sequence[Tensor]]) -> Tensor:
-    flat = [each for part in parts for each in part]
-    return flat[0] if len(flat) == 1 else torch.cat(flat)
+def rows_by_ask(rows: Sequence[Row]) -> list[list[int]]:
+    """Those with targets, together where they ask the same of each."""
+    alike: dict[Ask | None, list[int]] = {}
+    for r, row in enumerate(rows):
+        if row.targets:
+            alike.setdefault(row.targets_ask, []).append(r)
+    return list(alike.values())
 
 
-def sampled(row: Row, answers: Sequence[Answer], scored: Scored) -> Sampled:
+def put_together(
+    rows: Sequence[Row],
+    answers: Iterable[tuple[int, Answer]],
+    scored: Iterable[tuple[Sequence[int], Scored]],
+) -> list[Sampled]:
+    """Of answers, each with its row, and of scores, each with its rows, what each row brought."""
+    by_row: list[list[Answer]] = [[] for _ in rows]
+    for r, answer in answers:
+        by_row[r].append(answer)
+    of_targets: dict[int, tuple[tuple[Score, ...], tuple[Report, ...]]] = {}
+    for those, (scores, reports) in scored:
+        end = 0
+        for r in those:
+            begin, end = end, end + len(rows[r].targets)
+            of_targets[r] = tuple(scores[begin:end]), tuple(reports[begin:end])
+    return [
+        sampled(row, own, *of_targets.get(r, ((), ())))
+        for r, (row, own) in enumerate(zip(rows, by_row, strict=True))
+    ]
+
+
+def sampled(
+    row: Row, answers: Sequence[Answer], scored: tuple[Score, ...], reports: tuple[Report, ...]
+) -> Sampled:
     drawn = accepted(row, [each for each in answers if isinstance(each, Drawn)])
     report = answers[0] if answers and isinstance(answers[0], Report) else None
-    return Sampled(drawn, report, *scored)
+    return Sampled(drawn, report, scored, reports)
 
 
 def accepted(row: Row, drawn: Sequence[Drawn]) -> tuple[Drawn, ...]:

@@ -15,7 +15,8 @@ V, TOP = 262_144, 20
 SCORE_BYTES = 256  # a Score with its numbers, in Python
 SCRIPT = f"""
 import sys, torch
-from model.answers import score_targets
+from model.answers import answer_all
+from model.blockwise import Scoring
 from model.embedding import TiedEmbedding
 from model.kernels import choose
 from model.large_blocks import give_back_large_blocks
@@ -26,10 +27,10 @@ give_back_large_blocks()
 embedding, ask = TiedEmbedding(torch.randn({V}, 16), choose(2)), Ask(top={TOP}, summary=True)
 hidden, targets = torch.randn(500, 16), torch.randint(0, {V}, (500,))
 with torch.inference_mode():
-    score_targets(hidden[:1], targets[:1], ask, embedding)
+    answer_all([], hidden[:0], [Scoring(targets[:1], ask, hidden[:1])], embedding)
     before = resident_bytes("self")
     reset_peak("self")
-    score_targets(hidden, targets, ask, embedding)
+    answer_all([], hidden[:0], [Scoring(targets, ask, hidden)], embedding)
 print(peak_bytes("self") - before)
 """
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from model import blockwise
-from model.answers import Place, answer_places, score_targets
+from model.answers import Place, answer_all
+from model.blockwise import Scoring
 from model.kernels import NativeKernels, Output, TorchKernels, Wanted, choose
 from model.kernels.reference_projection import project
 from model.kv_pool import KVPool
@@ -187,10 +188,17 @@ def test_scores_and_greedy_tokens_are_those_of_whole_rows(model, monkeypatch):
     rows += [Row([1], 0, [0], None, ASKS[1 + i % 4]) for i in range(35)]
     places, silent = [Place(row) for row in rows], [Place(Row([1], 0, [0], GREEDY))] * 70
 
+    scorings = [Scoring(targets, ask, hidden) for ask in ASKS]
+
     def told():
-        scored = [score_targets(hidden, targets, ask, embedding) for ask in ASKS]
-        return scored, *(answer_places(each, hidden, embedding) for each in (places, silent))
+        return [answer_all(each, hidden, scorings, embedding) for each in (places, silent)]
+
+    def told_apart():
+        scored = [answer_all([], hidden[:0], [each], embedding)[1][0] for each in scorings]
+        answers = [answer_all(each, hidden, [], embedding)[0] for each in (places, silent)]
+        return [(each, scored) for each in answers]
 
     by_blocks = told()
+    assert by_blocks == told_apart()
     whole(monkeypatch)
     assert by_blocks == told()
