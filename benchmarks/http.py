@@ -1,7 +1,7 @@
 """
 What HTTP, JSON and SSE add to the engine called in process: milliseconds to an answer of 16 tokens,
 and microseconds of processor time to a streamed token at 16 streams. The model is one that sleeps
-a millisecond a step.
+a millisecond a step. On the chat route, of which the model's own template, run in process.
 
 Pairs alternate. The last line is one line of JSON.
 """
@@ -19,11 +19,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.instant_server import timed_engine
+from benchmarks.instant_server import STEP_SECONDS, timed_engine
 from benchmarks.process import Process
 from model.step import Sampling
 from server.engine.engine import Engine
 from server.engine.request import Request
+from server.text.chat import ChatTemplate
+from server.text.tokenizer import TextTokenizer
+from tests.scripted import TEMPLATE, VOCAB_SIZE, byte_tokenizer
 
 ANSWER_TOKENS = 16
 PAIRS = 150
@@ -84,6 +87,28 @@ def milliseconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - began)
+
+
+def template_ms() -> dict[str, float]:
+    """The chat template to token ids, from an event loop, between pauses as those of added_ms."""
+    chat = ChatTemplate(TEMPLATE, {}, TextTokenizer(byte_tokenizer(), VOCAB_SIZE))
+    messages = ROUTES["/v1/chat/completions"]["messages"]
+    loop = asyncio.new_event_loop()
+    expected = chat.encode(messages, 1000)
+
+    def encode() -> None:
+        assert loop.run_until_complete(chat.encode_at_once(messages, 1000)) == expected
+
+    found = []
+    for _ in range(PAIRS):
+        time.sleep(ANSWER_TOKENS * STEP_SECONDS)
+        found.append(milliseconds(encode))
+    loop.close()
+    chat.close()
+    return {
+        "median": round(statistics.median(found), 3),
+        "lowest_tenth": round(lowest_tenth(found), 3),
+    }
 
 
 def added_ms(port: int, path: str, *, is_stream: bool) -> dict[str, float]:
@@ -164,6 +189,7 @@ def main() -> None:
                 "stream_added_ms": added_ms(server.port, path, is_stream=True),
                 "us_a_streamed_token": us_a_token(server, path),
             }
+    result["template_ms"] = template_ms()
     print(json.dumps(result))
 
 

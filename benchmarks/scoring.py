@@ -1,6 +1,7 @@
 """
-What an evaluation harness sends, 16 requests at once over the same 16 one by one: each scores one
-choice of a multiple-choice question by `echo`, `logprobs` 1 and `max_tokens` 1 on /v1/completions.
+What an evaluation harness sends, 16 requests at once over 16 one by one: each scores one choice of
+a multiple-choice question by `echo`, `logprobs` 1 and `max_tokens` 1 on /v1/completions. And over
+16 one by one where no prefix is shared, so that each choice runs its question again.
 
 Every round has new questions. Rounds alternate. The last line is one line of JSON.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import statistics
 import time
 from typing import Any
 
@@ -18,6 +18,7 @@ import httpx
 
 from benchmarks.load import random_prompts
 from benchmarks.process import Server
+from benchmarks.spread import spread
 
 QUESTIONS, CHOICES = 4, 4
 CHOICE_TOKENS = 2
@@ -56,25 +57,29 @@ async def ask(url: str, bodies: list[dict[str, Any]], num_concurrent: int) -> fl
         return time.perf_counter() - began
 
 
-def measure(url: str, question_tokens: int) -> dict[str, float]:
-    found = []
+def measure(shared: str, unshared: str, question_tokens: int) -> dict[str, dict[str, float]]:
+    """shared, unshared: servers with and without a prefix cache."""
+    over, over_unshared = [], []
     for i in range(ROUNDS + 1):
-        alone = asyncio.run(ask(url, requests(question_tokens, 1000 * question_tokens + i), 1))
-        together = requests(question_tokens, 1000 * question_tokens + 500 + i)
-        found.append(alone / asyncio.run(ask(url, together, QUESTIONS * CHOICES)))
-    found = found[1:]  # the first warms up
-    return {
-        "median": round(statistics.median(found), 2),
-        "min": round(min(found), 2),
-        "max": round(max(found), 2),
-    }
+        seeds = (1000 * question_tokens + 100 * i + part for part in range(3))
+        alone, without, together = (requests(question_tokens, seed) for seed in seeds)
+        seconds = asyncio.run(ask(shared, together, QUESTIONS * CHOICES))
+        over.append(asyncio.run(ask(shared, alone, 1)) / seconds)
+        over_unshared.append(asyncio.run(ask(unshared, without, 1)) / seconds)
+    # The first warms up.
+    return {"one_by_one": spread(over[1:]), "one_by_one_unshared": spread(over_unshared[1:])}
 
 
 def main() -> None:
     flags = ("--threads", str(os.cpu_count() or 1), "--kv-cache-tokens", "16384")
-    with Server("smollm2-135m-instruct", *flags) as server:
-        result = {f"questions_of_{size}": measure(server.url, size) for size in (4, 16, 48)}
-    print(json.dumps({"16_scored_at_once_over_one_by_one": result}))
+    with (
+        Server("smollm2-135m-instruct", *flags) as server,
+        Server("smollm2-135m-instruct", *flags, "--prefix-cache", "off") as other,
+    ):
+        result = {
+            f"questions_of_{size}": measure(server.url, other.url, size) for size in (4, 16, 48)
+        }
+    print(json.dumps({"16_scored_at_once_over": result}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from server.confined import Answer, Json, work
 
+MAX_REASON = 1000  # characters of why it does not render: a template may say as much as it likes
+
 # Of a template that takes its messages for something else.
 FAILURES = (
     TemplateError,
@@ -93,9 +95,9 @@ class Renderer:
             self.template = self.template or environment().from_string(self.source)
             return {"text": self.render(request["messages"], request["max_characters"])}, b""
         except RefusedByTemplate as refusal:
-            return {"error": str(refusal)}, b""
+            return {"error": str(refusal)[:MAX_REASON]}, b""
         except FAILURES as error:
-            return {"error": f"{type(error).__name__}: {error}"}, b""
+            return {"error": f"{type(error).__name__}: {error}"[:MAX_REASON]}, b""
 
     def render(self, messages: list[Json], max_characters: int) -> str:
         parts, size = [], 0
