@@ -87,8 +87,7 @@ def _write_down(
 ) -> Recording:
     batch = plan([Row([0] * num_tokens, 0, [0])], pool.page_size)
     x = transformer.enter(batch.tokens, batch.positions)
-    caches = {each.data_ptr(): each.nbytes for each in (pool.keys, pool.values)}
-    constants = {**transformer.storages(), **caches}
+    constants = {**transformer.storages(), pool.storage.data_ptr(): pool.storage.nbytes}
     tape = Tape(kernels.signatures, constants, _inputs(x, batch), num_tokens)
     with kernels.write_on(tape):
         out = transformer.run(x, batch.positions, PagedMemory(pool, batch, kernels))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from model.huge_pages import use_huge_pages
+from model.huge_pages import make_resident, use_huge_pages
 from model.kernels import InputBits, choose
 from model.kv_pool import PAGE_SIZE, KVPool, num_bytes_per_token
 from model.large_blocks import give_back_free_memory, give_back_large_blocks
@@ -22,7 +22,6 @@ from model.precision import told
 from model.rounding import write_tensors
 from model.runner import Runner, build_runner, build_transformer
 from model.step import Row, Sampling
-from model.transformer import Transformer
 from server.api.service import ServedModel, SpecialIds
 from server.constrain.masks import Grammars
 from server.engine.engine import Engine
@@ -79,7 +78,7 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
     tokenizer = TextTokenizer(checkpoint.tokenizer, config.vocab_size)
     tokenizer.max_token_bytes  # noqa: B018  computed now, not within a request
     give_back_free_memory()
-    threading.Thread(target=_move_weights, args=(transformer,), daemon=True).start()
+    threading.Thread(target=_settle_memory, args=(runner,), daemon=True).start()
     special = checkpoint.special
     return ServedModel(
         name=settings.model_name or checkpoint.name,
@@ -118,9 +117,10 @@ def serve_checkpoint(checkpoint: Checkpoint, settings: Settings, metrics: Metric
     )
 
 
-def _move_weights(transformer: Transformer) -> None:
+def _settle_memory(runner: Runner) -> None:
     """By the side: steps are right before it ends, and only slower."""
-    storages = transformer.storages()
+    make_resident(runner.pool.beginnings())
+    storages = runner.transformer.storages()
     num_bytes = use_huge_pages(storages)
     log.info(
         "huge pages hold %d of %d MB of weights",
