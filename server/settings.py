@@ -34,6 +34,14 @@ def split_list(value: object) -> object:
     return value
 
 
+def split_keys(value: object) -> object:
+    """Commas alone hold no key, yet who sets them wants one: not a server open to everybody."""
+    keys = split_list(value)
+    if isinstance(value, str) and not keys:
+        raise ValueError("there is no key in it")
+    return keys
+
+
 def check_key(key: str) -> str:
     if not key.strip() or any(ord(c) < 0x20 or ord(c) == 0x7F for c in key):
         raise ValueError("an API key must not be empty nor hold control characters")
@@ -44,7 +52,7 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
 Keys = Annotated[
-    tuple[Annotated[str, AfterValidator(check_key)], ...], NoDecode, BeforeValidator(split_list)
+    tuple[Annotated[str, AfterValidator(check_key)], ...], NoDecode, BeforeValidator(split_keys)
 ]
 
 

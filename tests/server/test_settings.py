@@ -89,6 +89,13 @@ def test_keys_are_never_shown(monkeypatch):
     assert "sec\x7fret" not in refusal("--api-key", "sec\x7fret")
 
 
+@pytest.mark.parametrize("keys", [",", " , ,", " "])
+def test_a_variable_without_a_key_in_it_does_not_leave_the_server_open(keys, monkeypatch):
+    """`TIEDLM_API_KEYS=$FIRST,$SECOND` of a deployment whose secrets are missing served anybody."""
+    monkeypatch.setenv("TIEDLM_API_KEYS", keys)
+    assert "TIEDLM_API_KEYS" in refusal()
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
