@@ -17,6 +17,8 @@ from server.machine import usable_cores
 ENV_PREFIX = "TIEDLM_"
 DEFAULT_MODEL = "smollm2-135m-instruct"
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+HOST = re.compile(r"\*|(?:\[[0-9a-f:.]+\]|[0-9a-f:]+|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE)
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@]+")
 SIZE = re.compile(r"(\d{1,15})\s*([kmg]i?)?b?", re.IGNORECASE)
 
 
@@ -48,9 +50,27 @@ def check_key(key: str) -> str:
     return key
 
 
+def check_host(name: str) -> str:
+    if not HOST.fullmatch(name):
+        raise ValueError("a host is a name or an address, and its port at most: my.host:8000")
+    return name
+
+
+def check_origin(origin: str) -> str:
+    """As browsers send it; anything else would be listed and never match."""
+    if not ORIGIN.fullmatch(origin):
+        raise ValueError("an origin is scheme://host:port, in lower case and without a path")
+    return origin
+
+
 Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
+Hosts = Annotated[
+    tuple[Annotated[str, AfterValidator(check_host)], ...], NoDecode, BeforeValidator(split_list)
+]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(check_origin)], ...], NoDecode, BeforeValidator(split_list)
+]
 Keys = Annotated[
     tuple[Annotated[str, AfterValidator(check_key)], ...], NoDecode, BeforeValidator(split_keys)
 ]
@@ -143,10 +163,10 @@ class Settings(BaseSettings):
         description="a key that clients must send; repeatable; TIEDLM_API_KEYS holds several, "
         "with commas between",
     )
-    allowed_host: Names = Field(
+    allowed_host: Hosts = Field(
         (), description="a Host header to accept beside loopback and bound addresses; repeatable"
     )
-    cors_origin: Names = Field(
+    cors_origin: Origins = Field(
         (), description="an origin whose pages may call this server; repeatable"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
