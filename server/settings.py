@@ -17,6 +17,8 @@ from server.machine import usable_cores
 ENV_PREFIX = "TIEDLM_"
 DEFAULT_MODEL = "smollm2-135m-instruct"
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+HOST = re.compile(r"\*|(?:\[[0-9a-f:.]+\]|[0-9a-f:]+|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE)
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@]+")
 SIZE = re.compile(r"(\d{1,15})\s*([kmg]i?)?b?", re.IGNORECASE)
 
 
@@ -34,17 +36,43 @@ def split_list(value: object) -> object:
     return value
 
 
+def split_keys(value: object) -> object:
+    """Commas alone hold no key, yet who sets them wants one: not a server open to everybody."""
+    keys = split_list(value)
+    if isinstance(value, str) and not keys:
+        raise ValueError("there is no key in it")
+    return keys
+
+
 def check_key(key: str) -> str:
     if not key.strip() or any(ord(c) < 0x20 or ord(c) == 0x7F for c in key):
         raise ValueError("an API key must not be empty nor hold control characters")
     return key
 
 
+def check_host(name: str) -> str:
+    if not HOST.fullmatch(name):
+        raise ValueError("a host is a name or an address, and its port at most: my.host:8000")
+    return name
+
+
+def check_origin(origin: str) -> str:
+    """As browsers send it; anything else would be listed and never match."""
+    if not ORIGIN.fullmatch(origin):
+        raise ValueError("an origin is scheme://host:port, in lower case and without a path")
+    return origin
+
+
 Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
+Hosts = Annotated[
+    tuple[Annotated[str, AfterValidator(check_host)], ...], NoDecode, BeforeValidator(split_list)
+]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(check_origin)], ...], NoDecode, BeforeValidator(split_list)
+]
 Keys = Annotated[
-    tuple[Annotated[str, AfterValidator(check_key)], ...], NoDecode, BeforeValidator(split_list)
+    tuple[Annotated[str, AfterValidator(check_key)], ...], NoDecode, BeforeValidator(split_keys)
 ]
 
 
@@ -135,10 +163,10 @@ class Settings(BaseSettings):
         description="a key that clients must send; repeatable; TIEDLM_API_KEYS holds several, "
         "with commas between",
     )
-    allowed_host: Names = Field(
+    allowed_host: Hosts = Field(
         (), description="a Host header to accept beside loopback and bound addresses; repeatable"
     )
-    cors_origin: Names = Field(
+    cors_origin: Origins = Field(
         (), description="an origin whose pages may call this server; repeatable"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

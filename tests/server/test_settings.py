@@ -83,10 +83,25 @@ def test_lists_are_repeated_flags_or_variables_with_commas(monkeypatch):
     assert settings().allowed_host == ("x.example", "y.example")
 
 
+def test_hosts_and_origins_that_a_client_may_send_can_be_listed():
+    hosts = ("*", "a.example", "A.example:8000", "10.0.0.1", "[::1]:80", "fd00::1", "my_host")
+    origins = ("*", "null", "http://localhost:3000", "https://[::1]:8443", "chrome-extension://abc")
+    flags = [part for host in hosts for part in ("--allowed-host", host)]
+    flags += [part for origin in origins for part in ("--cors-origin", origin)]
+    assert (settings(*flags).allowed_host, settings(*flags).cors_origin) == (hosts, origins)
+
+
 def test_keys_are_never_shown(monkeypatch):
     monkeypatch.setenv("TIEDLM_API_KEYS", "secret")
     assert "secret" not in repr(settings())
     assert "sec\x7fret" not in refusal("--api-key", "sec\x7fret")
+
+
+@pytest.mark.parametrize("keys", [",", " , ,", " "])
+def test_a_variable_without_a_key_in_it_does_not_leave_the_server_open(keys, monkeypatch):
+    """`TIEDLM_API_KEYS=$FIRST,$SECOND` of a deployment whose secrets are missing served anybody."""
+    monkeypatch.setenv("TIEDLM_API_KEYS", keys)
+    assert "TIEDLM_API_KEYS" in refusal()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +121,11 @@ def test_keys_are_never_shown(monkeypatch):
         (["a", "b"], "b"),
         (["--kv-cache-memory", "1GiB", "--kv-cache-tokens", "5"], "not both"),
         (["--log-level", "loud"], "--log-level"),
+        (["--cors-origin", "https://a.example/"], "without a path, not 'https://a.example/'"),
+        (["--cors-origin", "https://A.example"], "--cors-origin"),
+        (["--cors-origin", "*", "--cors-origin", "a.example"], "--cors-origin"),
+        (["--allowed-host", "https://a.example"], "--allowed-host"),
+        (["--allowed-host", "a.example/"], "--allowed-host"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_by_its_name(flags, told):

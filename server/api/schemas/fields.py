@@ -105,8 +105,9 @@ def parse_stops(value: object) -> tuple[str, ...]:
     for i, stop in enumerate(stops):
         size = len(stop.encode())
         if not 1 <= size <= MAX_STOP_BYTES:
+            param = "stop" if isinstance(value, str) else f"stop.{i}"
             raise BadRequest(
-                f"stop.{i} is {size} bytes; a stop string is 1 to {MAX_STOP_BYTES}", f"stop.{i}"
+                f"{param} is {size} bytes; a stop string is 1 to {MAX_STOP_BYTES}", param
             )
     return tuple(stops)
 

@@ -86,6 +86,16 @@ def test_stop_is_null_a_string_or_a_list(value, expected):
     assert generate(stop=value).stop == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "param"),
+    [("", "stop"), ("x" * 1025, "stop"), ([""], "stop.0"), (["a", ""], "stop.1")],
+)
+def test_a_stop_string_that_is_too_long_or_empty_is_named_as_it_was_sent(value, param):
+    with pytest.raises(BadRequest, match=rf"^{param} is") as refused:
+        generate(stop=value)
+    assert refused.value.param == param
+
+
 def test_logit_bias_has_the_ids_as_its_keys():
     assert generate(logit_bias={"5": -100, "0": 0.5}).logit_bias == ((5, -100.0), (0, 0.5))
 
