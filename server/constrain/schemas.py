@@ -5,6 +5,7 @@ or said in its words.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from decimal import Decimal
@@ -24,6 +25,8 @@ YEAR = r"(?:\d{3}[1-9]|\d{2}[1-9]\d|\d[1-9]\d{2}|[1-9]\d{3})"
 LEAP_YEAR = r"(?:\d{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
 CALENDAR = f"^(?:{YEAR}-(?:0[13-9]|1[0-2])|{YEAR}-02-(?:[01]|2[0-8])|{LEAP_YEAR}-02-29)"
 DATES = ("date", "date-time")
+# An escape, which may be of a bracket, or the beginning of a negated class.
+NEGATED_CLASS = re.compile(r"(\\.)|\[\^(?!\])(-?)", re.DOTALL)
 
 
 def subschemas(root: object, place: str, schema: object) -> Iterator[Part]:
@@ -142,9 +145,24 @@ def worded(root: object) -> object:
 
 
 def reword(schema: dict[str, Any]) -> None:
+    if isinstance(schema.get("pattern"), str):
+        schema["pattern"] = without_nul(schema["pattern"])
+    if isinstance(schema.get("patternProperties"), dict):
+        own = schema["patternProperties"].items()
+        schema["patternProperties"] = {without_nul(pattern): part for pattern, part in own}
     if schema.get("uniqueItems") is False:
         del schema["uniqueItems"]
     if schema.get("propertyNames") in (True, {}, {"type": "string"}):
         schema.pop("propertyNames", None)
     if schema.get("format") in DATES and isinstance(schema.get("allOf", []), list):
         schema["allOf"] = [*schema.get("allOf", []), {"pattern": CALENDAR}]
+
+
+def without_nul(pattern: str) -> str:
+    """
+    Of a class that has every control character the library thinks that it has every escape of a
+    JSON string: `[^"]` would match `\\"`. Without NUL it is read rightly: `[^\\x00"]`.
+    """
+    return NEGATED_CLASS.sub(
+        lambda found: found[1] or "[^\\x00" + found[2].replace("-", "\\-"), pattern
+    )

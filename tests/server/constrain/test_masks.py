@@ -1,6 +1,7 @@
 """Grammars on a vocabulary of single bytes: what may follow, what is refused, what is survived."""
 
 import asyncio
+import json
 import time
 
 import numpy as np
@@ -52,6 +53,16 @@ def after(grammars, grammar, text):
     constraint.close()
     assert constraint.failure is None
     return found
+
+
+def is_followed(grammars, grammar, text):
+    """Whether a string that is begun may be ended here."""
+    constraint = check(grammars, grammar).constraint()
+    is_whole = all(
+        (text + b'"')[end] in allowed(constraint.mask(text[:end])()) for end in range(len(text) + 1)
+    )
+    constraint.close()
+    return is_whole
 
 
 def test_a_mask_is_what_may_follow(grammars):
@@ -169,6 +180,28 @@ def test_what_would_be_followed_only_nearly_is_refused(grammars, schema, where, 
 )
 def test_what_is_followed_exactly_is_taken(grammars, schema, text):
     assert EOS in after(grammars, json_schema(schema, "schema"), text.encode())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "is_matched"),
+    [
+        ('^[^"]*$', 'a"', False),
+        ('^[^"\\\\]*$', "a\\", False),
+        ('^[^"\\n]*$', '"', False),
+        ('^[^-"]*$', '"', False),
+        ('^[^-"]*$', "-", False),
+        ('^[^-"]*$', "+a\n\x01\\", True),
+        ('^\\[[^"]*$', "[a", True),
+        ("^[^a]*$", '"\\', True),
+    ],
+)
+def test_a_negated_class_excludes_quotes_and_backslashes(grammars, pattern, text, is_matched):
+    """They came as escapes: `[^"]` was matched by `\\"`."""
+    schema = {"type": "string", "pattern": pattern}
+    written = json.dumps(text)[:-1].encode()
+    assert is_matched == is_followed(grammars, json_schema(schema, "schema"), written)
+    names = {"type": "object", "patternProperties": {pattern: {}}, "additionalProperties": False}
+    assert is_matched == is_followed(grammars, json_schema(names, "schema"), b"{" + written)
 
 
 @pytest.mark.parametrize(("kind", "rest"), [("date", ""), ("date-time", "T12:00:00Z")])
