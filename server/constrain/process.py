@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from server.confined import Answer, Json, work
+from server.constrain.schemas import fault, subschemas, worded
 
 MAX_COMPILED = 64
 MAX_LOCATED = 512  # parts of a refused schema that are tried, to say which of them is at fault
@@ -33,9 +34,8 @@ JSON_OPTIONS: Any = {
     "coerce_one_of": False,
     "lenient": False,
 }
-SUBSCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains")
-SUBSCHEMA_LISTS = ("anyOf", "allOf", "oneOf", "prefixItems")
-SUBSCHEMA_TABLES = ("properties", "patternProperties", "$defs", "definitions")
+# Its words that nobody outside of it can read.
+WORDS = {"NoExtensionBias": "nothing can satisfy it: it refers to itself without an end"}
 
 
 class Vocabulary:
@@ -98,11 +98,17 @@ class Matchers:
         if not matcher.is_error():
             matcher.compute_bitmask()
         seconds = {"seconds": compiled - began, "mask_seconds": time.process_time() - compiled}
-        error = str(matcher.get_error()).removesuffix("<non-verbose/>").strip()
-        if not error:
-            return {"error": None, **seconds}
-        where = self.locate(json.loads(source), error) if kind == "json_schema" else ""
-        return {"error": f"{where}{error}", **seconds}
+        error = error_of(matcher)
+        if kind == "json_schema":
+            error = self.why_refused(json.loads(source), error)
+        return {"error": error or None, **seconds}
+
+    def why_refused(self, schema: Json, error: str) -> str:
+        """With where it is; empty for a schema that is followed exactly."""
+        reason = fault(schema)
+        if reason is None and error:
+            return f"{self.locate(schema, error)}{error}"
+        return reason or ""
 
     def compile(self, kind: str, source: str) -> LLMatcher:
         key = (kind, source)
@@ -120,13 +126,15 @@ class Matchers:
     def locate(self, schema: Json, error: str) -> str:
         """The innermost part of a schema that is refused with the same words by itself."""
         parts: list[tuple[str, object]] = [("#", schema)]
-        found, tried = "#", 0
-        while parts and tried < MAX_LOCATED:
+        found, tried = "#", set[int]()
+        while parts and len(tried) < MAX_LOCATED:
             place, part = parts.pop(0)
-            tried += 1
+            if id(part) in tried:  # it refers to itself
+                continue
+            tried.add(id(part))
             if place != "#" and not self.is_refused(schema, part, error):
                 continue
-            found, parts = place, list(subschemas(place, part))
+            found, parts = place, list(subschemas(schema, place, part))
         return f"at {found}: "
 
     def is_refused(self, root: Json, part: object, error: str) -> bool:
@@ -137,7 +145,7 @@ class Matchers:
         matcher = LLMatcher(
             self.tokenizer, translate("json_schema", text), log_level=0, limits=LIMITS
         )
-        return matcher.is_error() and str(matcher.get_error()) == error
+        return matcher.is_error() and error_of(matcher) == error
 
     def mask(self, request: Json) -> Answer:
         if not request["have"]:
@@ -150,29 +158,18 @@ class Matchers:
         return {"error": str(matcher.get_error()) or None}, bits
 
 
+def error_of(matcher: LLMatcher) -> str:
+    error = str(matcher.get_error()).removesuffix("<non-verbose/>").strip()
+    return WORDS.get(error, error)
+
+
 def translate(kind: str, source: str) -> str:
     if kind == "regex":
         return LLMatcher.grammar_from_regex(source)
     if kind == "lark":
         return LLMatcher.grammar_from_lark(source)
-    return LLMatcher.grammar_from_json_schema(source, overrides=JSON_OPTIONS)
-
-
-def subschemas(place: str, schema: object) -> Iterator[tuple[str, object]]:
-    """Each with its JSON pointer (RFC 6901)."""
-    if not isinstance(schema, dict):
-        return
-    for name in SUBSCHEMAS:
-        if name in schema:
-            yield f"{place}/{name}", schema[name]
-    for name in SUBSCHEMA_LISTS:
-        own = schema.get(name)
-        for i, part in enumerate(own if isinstance(own, list) else ()):
-            yield f"{place}/{name}/{i}", part
-    for name in SUBSCHEMA_TABLES:
-        own = schema.get(name)
-        for key, part in own.items() if isinstance(own, dict) else ():
-            yield f"{place}/{name}/{key.replace('~', '~0').replace('/', '~1')}", part
+    schema = json.dumps(worded(json.loads(source)), ensure_ascii=False)
+    return LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
 
 
 if __name__ == "__main__":

@@ -122,16 +122,19 @@ def test_what_is_not_supported_is_refused_by_name(server, field, value):
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "place"),
     [
-        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
-        {"role": "tool", "content": "4", "tool_call_id": "x"},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]},
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+            "content.0",
+        ),
+        ({"role": "tool", "content": "4", "tool_call_id": "x"}, "role"),
+        ({"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}, "tool_calls"),
     ],
 )
-def test_messages_beyond_text_are_refused(server, message):
+def test_messages_beyond_text_are_refused(server, message, place):
     code = refused(server, messages=[*HELLO, message])
-    assert code[:2] == (400, "unsupported_parameter")
+    assert code == (400, "unsupported_parameter", f"messages.1.{place}")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,11 @@ def test_messages_beyond_text_are_refused(server, message):
         ({"messages": [{"role": "user", "content": ["x"]}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"text": 5}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": 5, "text": "x"}]}]},
+            "messages.0.content",
+        ),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
@@ -168,6 +176,11 @@ def test_fields_that_nobody_knows_are_named(server):
     body = {"messages": [HELLO[0] | {"mood": "good"}], "chat_template": "x", "max_tokens": 1}
     answer = server.post("/v1/chat/completions", body)
     assert answer.headers["x-ignored-fields"] == "chat_template, messages.0.mood"
+    part = {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}
+    answer = server.post(
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": [part]}], "max_tokens": 1}
+    )
+    assert answer.headers["x-ignored-fields"] == "messages.0.content.0.cache_control"
 
 
 def test_a_model_without_a_template_does_not_chat():

@@ -204,6 +204,9 @@ def test_the_best_of_several_are_the_likeliest_of_all(server):
     drawn = sum(len(choice["logprobs"]["tokens"]) for choice in every)
     assert best["usage"]["completion_tokens"] == drawn
     assert refused(server, n=3, best_of=2) == (400, "invalid_value", "best_of")
+    assert refused(server, best_of=65) == (400, "invalid_value", "best_of"), "it was called n"
+    many = refused(server, prompt=["a"] * 33, best_of=2)
+    assert many == (400, "invalid_value", "best_of")
     assert refused(server, best_of=2, stream=True) == (400, "invalid_value", "best_of")
 
 

@@ -232,6 +232,14 @@ def test_a_cut_answer_says_so(smollm):
         ({"type": "grammar", "grammar": "x"}, "invalid_grammar", "response_format.grammar"),
         ({"type": "regex", "regex": "a" * 70_000}, "invalid_grammar", "response_format.regex"),
         ({"type": "xml"}, "invalid_value", "response_format.type"),
+        *(
+            (
+                {"type": "json_schema", "json_schema": {"schema": {}, name: 5}},
+                "invalid_value",
+                f"response_format.json_schema.{name}",
+            )
+            for name in ("name", "description", "strict")
+        ),
         ({"type": "json_schema"}, "invalid_value", "response_format.json_schema"),
         ({"type": "regex", "regex": "a", "x": 1}, "unknown_field", "response_format.x"),
     ],

@@ -1,8 +1,8 @@
 """The cache's memory: used up a little at a time, and there before the first token."""
 
+import ctypes
 import mmap
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +14,15 @@ from weights.catalog import resolve
 from weights.load import load
 
 
-def resident_bytes():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+def resident_share(first, num_bytes):
+    """Of the whole pages in a range of memory, by the system's own account."""
+    start = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+    count = (first + num_bytes - start) // mmap.PAGESIZE
+    pages = (ctypes.c_ubyte * count)()
+    library = ctypes.CDLL(None, use_errno=True)
+    size = ctypes.c_size_t(count * mmap.PAGESIZE)
+    assert library.mincore(ctypes.c_void_p(start), size, pages) == 0
+    return sum(page & 1 for page in pages) / count
 
 
 @pytest.fixture(scope="module", params=["smollm2-135m-instruct", "gemma-3-270m"])
@@ -57,8 +64,10 @@ def test_keys_and_values_of_no_layer_overlap():
 def test_memory_is_made_resident_and_keeps_what_it_holds():
     memory = torch.from_numpy(np.zeros(16 << 20, np.float32))
     memory[5] = 1.0
-    before = resident_bytes()
-    make_resident({memory.data_ptr() + 64: memory.nbytes - 64})
-    assert resident_bytes() - before > memory.nbytes // 2
+    first, half = memory.data_ptr(), memory.nbytes // 2
+    assert resident_share(first, memory.nbytes) < 0.2
+    make_resident({first + 64: half})
+    assert resident_share(first + 64, half) == 1.0
+    assert resident_share(first + half, half) < 0.2
     assert memory[5] == 1.0
     assert memory.sum() == 1.0

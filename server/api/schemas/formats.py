@@ -46,6 +46,11 @@ def _type_of(value: object, known: Mapping[str, object]) -> tuple[str, Fields]:
 
 
 PARAM = "response_format"
+JSON_SCHEMA_TYPES = (
+    ("name", str, "a string"),
+    ("description", str, "a string"),
+    ("strict", bool, "true or false"),
+)
 
 
 def _text(fields: Fields) -> None:
@@ -68,6 +73,9 @@ def _json_schema(fields: Fields) -> Grammar:
     if not isinstance(own, dict):
         raise BadRequest(f"{param} must be an object with a schema", param)
     _check_known(own, "name description schema strict", param)
+    for name, kind, words in JSON_SCHEMA_TYPES:
+        if own.get(name) is not None and type(own[name]) is not kind:
+            raise BadRequest(f"{param}.{name} must be {words}", f"{param}.{name}")
     return read_schema(own.get("schema"), f"{param}.schema")
 
 

@@ -51,6 +51,13 @@ def is_empty(value: object) -> bool:
     return value in ([], "", {})
 
 
+UNSUPPORTED_IN_MESSAGES: Mapping[str, Test] = {
+    "tool_calls": is_empty,
+    "function_call": is_empty,
+    "audio": is_empty,
+}
+
+
 def tell_of_nulls(schema: dict[str, Any]) -> None:
     for name, told in schema["properties"].items():
         is_told = {"type": "null"} in told.get("anyOf", ())
@@ -151,10 +158,14 @@ def parse_content(value: object) -> str:
     if isinstance(value, str):
         return value
     parts = value if isinstance(value, list) else []
-    texts = [part.get("text") for part in parts if isinstance(part, dict)]
-    if not texts or len(texts) < len(parts) or any(type(text) is not str for text in texts):
+    texts = [part["text"] for part in parts if is_text_part(part)]
+    if not texts or len(texts) < len(parts):
         raise ValueError("must be a string or a list of parts of type text")
-    return "".join(map(str, texts))
+    return "".join(texts)
+
+
+def is_text_part(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and type(part.get("text")) is str
 
 
 def check_messages(value: object) -> object:
@@ -164,18 +175,31 @@ def check_messages(value: object) -> object:
         if not isinstance(message, dict):
             place = f"messages.{i}"
             raise BadRequest(f"{place} must be an object, not {type_name(message)}", place)
+        refuse_unsupported(message, f"messages.{i}")
     return value
+
+
+def refuse_unsupported(message: dict[str, Any], place: str) -> None:
+    """Before the types: a picture is to be refused as a picture, not as a wrong text part."""
+    if message.get("role") in ("tool", "function"):
+        raise Unsupported("messages of tools are not supported by this server", f"{place}.role")
+    for name, is_harmless in UNSUPPORTED_IN_MESSAGES.items():
+        if message.get(name) is not None and not is_harmless(message[name]):
+            raise Unsupported(f"{place}.{name} is not supported by this server", f"{place}.{name}")
+    content = message.get("content")
+    for j, part in enumerate(content if isinstance(content, list) else ()):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" and isinstance(kind, str):
+            raise Unsupported(
+                f"content of type {kind[:40]!r} is not supported; text is", f"{place}.content.{j}"
+            )
 
 
 Content = Annotated[str, PlainValidator(parse_content, json_schema_input_type=str | list[TextPart])]
 
 
 class Message(LenientBody):
-    refused: ClassVar[Mapping[str, Test]] = {
-        "tool_calls": is_empty,
-        "function_call": is_empty,
-        "audio": is_empty,
-    }
+    refused: ClassVar[Mapping[str, Test]] = UNSUPPORTED_IN_MESSAGES
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
@@ -183,20 +207,18 @@ class Message(LenientBody):
 
     @model_validator(mode="before")
     @classmethod
-    def refuse_unsupported(cls, value: object) -> object:
-        """Before the types: a picture is to be refused as a picture, not as a wrong text part."""
-        if not isinstance(value, dict):
+    def keep_unknown_of_parts(cls, value: object) -> object:
+        """Beside those of the message, since the parts are put together."""
+        content = value.get("content") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or not isinstance(content, list):
             return value
-        if value.get("role") in ("tool", "function"):
-            raise Unsupported("messages of tools are not supported by this server", "messages")
-        content = value.get("content")
-        for part in content if isinstance(content, list) else ():
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind != "text" and isinstance(kind, str):
-                raise Unsupported(
-                    f"content of type {kind[:40]!r} is not supported; text is", "messages"
-                )
-        return value
+        unknown = {
+            f"content.{i}.{name}": own
+            for i, part in enumerate(content)
+            for name, own in (part.items() if isinstance(part, dict) else ())
+            if name not in ("type", "text")
+        }
+        return value | unknown
 
 
 class ChatBody(OpenAiBody):

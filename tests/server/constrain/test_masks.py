@@ -3,55 +3,16 @@
 import asyncio
 import time
 
-import numpy as np
 import pytest
 
 from server.constrain.grammar import Grammar, choice, json_schema
-from server.constrain.masks import Grammars
 from server.errors import InvalidGrammar
-from server.text.tokenizer import TextTokenizer
-from tests.scripted import EOS, VOCAB_SIZE, byte_tokenizer
-
-OTHER_END = 258
-
-
-@pytest.fixture(scope="module")
-def grammars():
-    made = Grammars(TextTokenizer(byte_tokenizer(), VOCAB_SIZE), (EOS, OTHER_END))
-    yield made
-    made.close()
-
-
-def check(grammars, grammar):
-    return asyncio.run(grammars.check(grammar))
-
-
-def error_of(grammars, grammar):
-    with pytest.raises(InvalidGrammar) as refusal:
-        check(grammars, grammar)
-    assert refusal.value.param == grammar.param
-    return refusal.value.message
+from tests.scripted import EOS, VOCAB_SIZE
+from tests.server.constrain.following import OTHER_END, after, allowed, check, error_of
 
 
 def regex(source):
     return Grammar("regex", source, "regex")
-
-
-def allowed(mask):
-    assert len(mask) * 8 >= VOCAB_SIZE
-    bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
-    return set(np.flatnonzero(bits).tolist())
-
-
-def after(grammars, grammar, text):
-    """What may follow a text that was drawn token by token."""
-    constraint = check(grammars, grammar).constraint()
-    for end in range(len(text)):
-        assert text[end] in allowed(constraint.mask(text[:end])())
-    found = allowed(constraint.mask(text)())
-    constraint.close()
-    assert constraint.failure is None
-    return found
 
 
 def test_a_mask_is_what_may_follow(grammars):
