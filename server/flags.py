@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib.metadata import version
 from typing import NoReturn
 
 from pydantic import ValidationError
@@ -30,6 +31,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser("tiedlm", description="Serve a language model with tied embeddings.")
+    parser.add_argument("--version", action="version", version=f"tiedlm {version('tiedlm')}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=OneLineParser)
     serve = commands.add_parser(
         "serve", help="answer over HTTP", allow_abbrev=False, argument_default=argparse.SUPPRESS

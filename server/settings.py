@@ -16,17 +16,23 @@ from server.machine import usable_cores
 
 ENV_PREFIX = "TIEDLM_"
 DEFAULT_MODEL = "smollm2-135m-instruct"
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+UNITS = {"": 1} | {
+    prefix + suffix: base**power
+    for suffix, base in (("", 1000), ("i", 1024))
+    for power, prefix in enumerate("kmgt", 1)
+}
 HOST = re.compile(r"\*|(?:\[[0-9a-f:.]+\]|[0-9a-f:]+|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE)
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@]+")
-SIZE = re.compile(r"(\d{1,15})\s*([kmg]i?)?b?", re.IGNORECASE)
+SIZE = re.compile(r"(\d{1,15})\s*([kmgt]i?)?b?", re.IGNORECASE)
 
 
 def parse_size(value: object) -> object:
     """ "512MiB", "2G" or plain bytes."""
-    if isinstance(value, str) and (size := SIZE.fullmatch(value.strip())):
-        return int(size[1]) * UNITS[(size[2] or "").lower()]
-    return value
+    if not isinstance(value, str):
+        return value
+    if (size := SIZE.fullmatch(value.strip())) is None:
+        raise ValueError("a size is bytes, or a whole number of K, M, G, T, KiB, MiB, GiB or TiB")
+    return int(size[1]) * UNITS[(size[2] or "").lower()]
 
 
 def split_list(value: object) -> object:

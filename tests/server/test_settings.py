@@ -1,4 +1,5 @@
 import os
+from importlib.metadata import version
 
 import pytest
 
@@ -73,6 +74,8 @@ def test_sizes_have_units():
     assert settings("--kv-cache-memory", "2GiB").kv_cache_memory == 2**31
     assert settings("--kv-cache-memory", "500M").kv_cache_memory == 500_000_000
     assert settings("--max-body-bytes", "4096").max_body_bytes == 4096
+    assert settings("--kv-cache-memory", "1 tib").kv_cache_memory == 2**40
+    assert "MiB" in refusal("--kv-cache-memory", "2 gallons")
 
 
 def test_lists_are_repeated_flags_or_variables_with_commas(monkeypatch):
@@ -153,3 +156,10 @@ def test_generate_takes_a_model_and_a_prompt_or_a_prompt_alone():
 
 def test_every_limit_is_a_field():
     assert set(LIMITS) <= set(Settings.model_fields)
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"tiedlm {version('tiedlm')}\n"
