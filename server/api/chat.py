@@ -10,10 +10,9 @@ from contextlib import aclosing
 from model.step import Score
 from server.api.dialect import check_alternatives, head, usage
 from server.api.encode import finite
-from server.api.generate import plan_generation
+from server.api.generate import Amounts, plan_generation
 from server.api.generation import Delta, Drawn, Generation, Plan
 from server.api.prompts import check_beginning, check_context
-from server.api.schemas.native import GenerateBody, GenerationFields
 from server.api.schemas.openai import ChatBody, Message
 from server.api.service import ServedModel, Service
 from server.api.tokens import Json
@@ -47,17 +46,13 @@ def template_fields(message: Message) -> dict[str, str]:
     return fields if message.name is None else fields | {"name": message.name}
 
 
-def native_body(body: ChatBody) -> GenerateBody:
+def amounts_of(body: ChatBody) -> Amounts:
     """Without a bound of the client's the answer may take all the rest of the context."""
-    shared = {name: getattr(body, name) for name in GenerationFields.model_fields}
-    is_bounded = body.model_fields_set & {"max_tokens", "max_completion_tokens"}
-    return GenerateBody.model_construct(
-        {"max_tokens"} if is_bounded else set(),
-        **shared
-        | {
-            "max_tokens": body.max_completion_tokens or body.max_tokens,
-            "logprobs": (body.top_logprobs or 0) if body.logprobs else None,
-        },
+    return Amounts(
+        n=body.n,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        is_bounded=bool(body.model_fields_set & {"max_tokens", "max_completion_tokens"}),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
 
 
@@ -71,10 +66,10 @@ def plan_chat(
     grammar: CheckedGrammar | None,
 ) -> Plan:
     check_alternatives("top_logprobs", body.top_logprobs, service.settings, model.vocab_size)
-    native = native_body(body)
-    if "max_tokens" in native.model_fields_set:
-        check_context(len(prompt), native.max_tokens, model.context_length, "messages")
-    return plan_generation(native, [prompt], model, service.settings, call_id, salt, grammar)
+    amounts = amounts_of(body)
+    if amounts.is_bounded:
+        check_context(len(prompt), amounts.max_tokens, model.context_length, "messages")
+    return plan_generation(body, amounts, [prompt], model, service.settings, call_id, salt, grammar)
 
 
 class ChatAnswer:

@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from model.step import Ask, Score
 from server.api.dialect import check_alternatives, head, usage
 from server.api.encode import finite
-from server.api.generate import plan_generation
+from server.api.generate import Amounts, plan_generation
 from server.api.generation import Delta, Generation, Plan
 from server.api.legacy_logprobs import LegacyLogprobs, extend
 from server.api.schemas.fields import TextOrIds
-from server.api.schemas.native import GenerateBody, GenerationFields
 from server.api.schemas.openai import CompletionBody
 from server.api.service import ServedModel, Service
 from server.api.tokens import Json
@@ -34,20 +33,15 @@ from server.text.tokenizer import TextTokenizer
 Ids = tuple[int, ...]
 
 
-def native_body(body: CompletionBody) -> GenerateBody:
-    """The same wishes in the native words. The best of several are chosen among all of them."""
-    shared = {name: getattr(body, name) for name in GenerationFields.model_fields}
+def amounts_of(body: CompletionBody) -> Amounts:
+    """The best of several are chosen among all of them."""
     scored = [body.prompt_logprobs, body.logprobs if body.echo else None]
-    wanted = [count for count in scored if count is not None]
-    return GenerateBody.model_construct(
-        body.model_fields_set & {"max_tokens"},
-        **shared
-        | {
-            "prompt": body.prompt,
-            "n": body.best_of or body.n,
-            "logprobs": body.logprobs,
-            "prompt_logprobs": max(wanted, default=None),
-        },
+    return Amounts(
+        n=body.best_of or body.n,
+        max_tokens=body.max_tokens,
+        is_bounded="max_tokens" in body.model_fields_set,
+        logprobs=body.logprobs,
+        prompt_logprobs=max((count for count in scored if count is not None), default=None),
     )
 
 
@@ -63,8 +57,9 @@ def plan_completion(
     for name in ("logprobs", "prompt_logprobs"):
         check_alternatives(name, getattr(body, name), service.settings, model.vocab_size)
     check_best_of(body, len(prompts), service.settings)
-    native = native_body(body)
-    plan = plan_generation(native, prompts, model, service.settings, call_id, salt, grammar)
+    plan = plan_generation(
+        body, amounts_of(body), prompts, model, service.settings, call_id, salt, grammar
+    )
     is_ranked = plan.n > body.n  # best_of, by log-probabilities
     return replace(plan, ask=plan.ask or Ask()) if is_ranked else plan
 

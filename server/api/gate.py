@@ -14,8 +14,8 @@ import ipaddress
 import logging
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterable, Sequence
+from secrets import token_hex
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,7 +38,7 @@ def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     for key, value in headers:
         if key == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return value.decode("ascii")
-    return uuid.uuid4().hex
+    return token_hex(16)
 
 
 class Gate:

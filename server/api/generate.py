@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from model.step import Ask, Sampling
 from server.api.generation import Delta, Drawn, Generation, Plan
@@ -22,8 +23,25 @@ from server.settings import Settings
 Ids = tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Of what is to be generated and told: the dialects have names and bounds of their own."""
+
+    n: int
+    max_tokens: int
+    is_bounded: bool  # by the client
+    logprobs: int | None
+    prompt_logprobs: int | None = None
+
+
+def amounts_of(body: GenerateBody) -> Amounts:
+    is_bounded = "max_tokens" in body.model_fields_set
+    return Amounts(body.n, body.max_tokens, is_bounded, body.logprobs, body.prompt_logprobs)
+
+
 def plan_generation(
-    body: GenerateBody,
+    body: GenerationFields,
+    amounts: Amounts,
     prompts: Sequence[Ids],
     model: ServedModel,
     settings: Settings,
@@ -31,17 +49,20 @@ def plan_generation(
     cache_salt: str,
     grammar: CheckedGrammar | None = None,
 ) -> Plan:
-    check_counts(body, len(prompts), settings)
+    check_counts(amounts.n, len(prompts), settings)
     check_token_fields(body, model.vocab_size)
     plan = Plan(
         id=call_id,
         prompts=prompts,
-        max_tokens=[tokens_left(body, prompt, model.context_length) for prompt in prompts],
+        max_tokens=[
+            tokens_left(amounts, body.min_tokens, prompt, model.context_length)
+            for prompt in prompts
+        ],
         sampling=sampling_of(body),
         seed=body.seed,
-        n=body.n,
-        ask=ask_of(body),
-        prompt_ask=None if body.prompt_logprobs is None else Ask(top=body.prompt_logprobs),
+        n=amounts.n,
+        ask=ask_of(amounts.logprobs, is_processed=body.logprobs_mode == "processed"),
+        prompt_ask=ask_of(amounts.prompt_logprobs),
         stops=body.stop,
         is_stop_included=body.include_stop,
         stop_token_ids=frozenset(body.stop_token_ids),
@@ -51,7 +72,7 @@ def plan_generation(
         timeout=settings.request_timeout,
         grammar=grammar,
     )
-    check_reports(body, plan, model, settings)
+    check_reports(amounts, plan, model, settings)
     return plan
 
 
@@ -69,18 +90,18 @@ async def checked_grammar(
     return await model.grammars.check(grammar)
 
 
-def check_counts(body: GenerateBody, num_prompts: int, settings: Settings) -> None:
-    if body.n > settings.max_n:
-        raise BadRequest(f"n is {body.n}; at most {settings.max_n} is allowed", "n")
-    if num_prompts * body.n > settings.max_queue:
+def check_counts(n: int, num_prompts: int, settings: Settings) -> None:
+    if n > settings.max_n:
+        raise BadRequest(f"n is {n}; at most {settings.max_n} is allowed", "n")
+    if num_prompts * n > settings.max_queue:
         raise BadRequest(
-            f"{num_prompts} prompts x n={body.n} are {num_prompts * body.n} sequences; at most "
+            f"{num_prompts} prompts x n={n} are {num_prompts * n} sequences; at most "
             f"{settings.max_queue} are allowed in one call",
             "n",
         )
 
 
-def check_token_fields(body: GenerateBody, vocab_size: int) -> None:
+def check_token_fields(body: GenerationFields, vocab_size: int) -> None:
     check_ids(body.stop_token_ids, vocab_size, "stop_token_ids")
     for biased, _ in body.logit_bias:
         if biased >= vocab_size:
@@ -99,20 +120,20 @@ def check_token_fields(body: GenerateBody, vocab_size: int) -> None:
         raise BadRequest(f"top_k is {body.top_k}; the vocabulary has {vocab_size} tokens", "top_k")
 
 
-def tokens_left(body: GenerateBody, prompt: Ids, context_length: int) -> int:
+def tokens_left(amounts: Amounts, min_tokens: int, prompt: Ids, context_length: int) -> int:
     """max_tokens: refused where it was asked for and cannot be had, else cut to what is left."""
-    if "max_tokens" in body.model_fields_set:
-        check_context(len(prompt), body.max_tokens, context_length, "prompt")
-    left = min(body.max_tokens, context_length - len(prompt))
-    if body.min_tokens > left:
+    if amounts.is_bounded:
+        check_context(len(prompt), amounts.max_tokens, context_length, "prompt")
+    left = min(amounts.max_tokens, context_length - len(prompt))
+    if min_tokens > left:
         raise BadRequest(
-            f"min_tokens is {body.min_tokens}, more than the {left} that may be generated",
+            f"min_tokens is {min_tokens}, more than the {left} that may be generated",
             "min_tokens",
         )
     return left
 
 
-def sampling_of(body: GenerateBody) -> Sampling:
+def sampling_of(body: GenerationFields) -> Sampling:
     allowed = body.allowed_token_ids
     return Sampling(
         allowed_ids=None if allowed is None else tuple(sorted(set(allowed))),
@@ -127,20 +148,18 @@ def sampling_of(body: GenerateBody) -> Sampling:
     )
 
 
-def ask_of(body: GenerateBody) -> Ask | None:
-    if body.logprobs is None:
-        return None
-    return Ask(top=body.logprobs, is_processed=body.logprobs_mode == "processed")
+def ask_of(top: int | None, *, is_processed: bool = False) -> Ask | None:
+    return None if top is None else Ask(top=top, is_processed=is_processed)
 
 
-def check_reports(body: GenerateBody, plan: Plan, model: ServedModel, settings: Settings) -> None:
+def check_reports(amounts: Amounts, plan: Plan, model: ServedModel, settings: Settings) -> None:
     """
     An answer's log-probabilities are kept in memory until it is sent: their number is bounded
     first.
     """
     most = model.vocab_size if settings.max_logprobs == -1 else settings.max_logprobs
     for name in ("logprobs", "prompt_logprobs"):
-        value = getattr(body, name)
+        value = getattr(amounts, name)
         if value is not None and value > most:
             raise BadRequest(f"{name} is {value}; at most {most} is allowed", name)
     allowed = max(settings.max_reports, most + 1)  # of one token they always may be asked
@@ -148,7 +167,7 @@ def check_reports(body: GenerateBody, plan: Plan, model: ServedModel, settings: 
         raise BadRequest(
             f"this asks for up to {reports} log-probabilities (tokens x (alternatives + 1)); at "
             f"most {allowed} are allowed in one call",
-            "logprobs" if body.logprobs is not None else "prompt_logprobs",
+            "logprobs" if amounts.logprobs is not None else "prompt_logprobs",
         )
 
 

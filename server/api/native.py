@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
 from functools import cache
+from secrets import token_hex
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -20,6 +20,7 @@ from server.api.body import JsonRoute
 from server.api.encode import LARGE, dumps
 from server.api.generate import (
     GenerationAnswer,
+    amounts_of,
     checked_grammar,
     num_reports,
     plan_generation,
@@ -73,10 +74,12 @@ async def generate(
     prompts = await resolve_prompts(
         service, model, body.prompt, body.add_special_tokens, body.parse_special
     )
-    call_id = f"gen-{uuid.uuid4().hex}"
+    call_id = f"gen-{token_hex(16)}"
     salt = cache_salt(request, service.settings.prefix_cache, call_id)
     grammar = await checked_grammar(body, body.response_format, model)
-    plan = plan_generation(body, prompts, model, service.settings, call_id, salt, grammar)
+    plan = plan_generation(
+        body, amounts_of(body), prompts, model, service.settings, call_id, salt, grammar
+    )
     answer = GenerationAnswer(body, plan, model)
     if body.stream:
         return EventStream(answer.events())
@@ -106,7 +109,7 @@ async def next_token_probabilities(
     )
     probabilities.check_sizes(body, len(prompts), is_full, model, service.settings)
     ids = body.ids + await probabilities.single_tokens(body, service, model)
-    call_id = f"ntp-{uuid.uuid4().hex}"
+    call_id = f"ntp-{token_hex(16)}"
     reports, endings = await probabilities.run(
         prompts,
         *probabilities.ask_of(body, ids, is_full),
@@ -164,7 +167,7 @@ async def surprisal(
 
 
 def new_call(request: Request, service: Service, kind: str) -> Call:
-    call_id = f"{kind}-{uuid.uuid4().hex}"
+    call_id = f"{kind}-{token_hex(16)}"
     settings = service.settings
     return Call(
         call_id,

@@ -5,7 +5,7 @@ read.
 
 from __future__ import annotations
 
-import uuid
+from secrets import token_hex
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -74,7 +74,7 @@ async def completions(
     )
     echoes = await echoes_of(body, prompts, model, service)
     grammar = await checked_grammar(body, body.response_format or body.structured_outputs, model)
-    call_id = f"cmpl-{uuid.uuid4().hex}"
+    call_id = f"cmpl-{token_hex(16)}"
     salt = cache_salt(request, service.settings.prefix_cache, call_id)
     plan = plan_completion(body, prompts, model, service, call_id, salt, grammar)
     answer = CompletionAnswer(body, plan, model, echoes)
@@ -98,7 +98,7 @@ async def chat_completions(
     check_model(body.model, model)
     prompt = await prompt_of(body, model, service)
     grammar = await checked_grammar(body, body.response_format or body.structured_outputs, model)
-    call_id = f"chatcmpl-{uuid.uuid4().hex}"
+    call_id = f"chatcmpl-{token_hex(16)}"
     salt = cache_salt(request, service.settings.prefix_cache, call_id)
     plan = plan_chat(body, prompt, model, service, call_id, salt, grammar)
     answer = ChatAnswer(body, plan, model)
