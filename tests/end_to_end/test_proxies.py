@@ -65,7 +65,8 @@ def test_the_first_event_is_there_while_the_rest_is_computed(behind, proxy):
     eventually(lambda: is_idle(behind))
     body = STORY | {"max_tokens": 2000}
     with proxy.http.stream("POST", "/generate", json=body, headers=WITH_KEY) as answer:
-        next(events(answer))
+        stream = events(answer)  # kept: with it goes the connection
+        next(stream)
         assert behind.metric("num_requests_running") == 1
 
 
