@@ -1,7 +1,7 @@
 """
 What HTTP, JSON and SSE add to the engine called in process: milliseconds to an answer of 16 tokens,
 and microseconds of processor time to a streamed token at 16 streams. The model is one that sleeps
-a millisecond a step. On the chat route, of which the model's own template, run in process.
+a millisecond a step. Of what the chat route adds, the template's part is told by itself.
 
 Pairs alternate. The last line is one line of JSON.
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from model.step import Ask, Score
 from server.api.dialect import check_alternatives, head, usage
 from server.api.encode import finite
-from server.api.generate import Amounts, plan_generation
+from server.api.generate import Amounts, check_counts, plan_generation
 from server.api.generation import Delta, Generation, Plan
 from server.api.legacy_logprobs import LegacyLogprobs, extend
 from server.api.schemas.fields import TextOrIds
@@ -25,8 +25,6 @@ from server.api.waves import run_wave
 from server.constrain.masks import CheckedGrammar
 from server.engine.engine import Engine
 from server.engine.request import Request
-from server.errors import BadRequest
-from server.settings import Settings
 from server.text.detokenize import Detokenizer
 from server.text.tokenizer import TextTokenizer
 
@@ -56,27 +54,13 @@ def plan_completion(
 ) -> Plan:
     for name in ("logprobs", "prompt_logprobs"):
         check_alternatives(name, getattr(body, name), service.settings, model.vocab_size)
-    check_best_of(body, len(prompts), service.settings)
+    if body.best_of not in (None, body.n):  # by its own name: the plan knows of n alone
+        check_counts(body.best_of, len(prompts), service.settings, "best_of")
     plan = plan_generation(
         body, amounts_of(body), prompts, model, service.settings, call_id, salt, grammar
     )
     is_ranked = plan.n > body.n  # best_of, by log-probabilities
     return replace(plan, ask=plan.ask or Ask()) if is_ranked else plan
-
-
-def check_best_of(body: CompletionBody, num_prompts: int, settings: Settings) -> None:
-    """By its own name: the plan knows of n alone."""
-    num = body.best_of or body.n
-    if num == body.n:
-        return
-    if num > settings.max_n:
-        raise BadRequest(f"best_of is {num}; at most {settings.max_n} is allowed", "best_of")
-    if num_prompts * num > settings.max_queue:
-        raise BadRequest(
-            f"{num_prompts} prompts x best_of={num} are {num_prompts * num} sequences; at most "
-            f"{settings.max_queue} are allowed in one call",
-            "best_of",
-        )
 
 
 @dataclass(frozen=True, slots=True)

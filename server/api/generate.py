@@ -90,14 +90,14 @@ async def checked_grammar(
     return await model.grammars.check(grammar)
 
 
-def check_counts(n: int, num_prompts: int, settings: Settings) -> None:
+def check_counts(n: int, num_prompts: int, settings: Settings, param: str = "n") -> None:
     if n > settings.max_n:
-        raise BadRequest(f"n is {n}; at most {settings.max_n} is allowed", "n")
+        raise BadRequest(f"{param} is {n}; at most {settings.max_n} is allowed", param)
     if num_prompts * n > settings.max_queue:
         raise BadRequest(
-            f"{num_prompts} prompts x n={n} are {num_prompts * n} sequences; at most "
+            f"{num_prompts} prompts x {param}={n} are {num_prompts * n} sequences; at most "
             f"{settings.max_queue} are allowed in one call",
-            "n",
+            param,
         )
 
 

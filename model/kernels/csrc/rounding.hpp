@@ -9,7 +9,7 @@
 
 namespace tiedlm {
 
-constexpr int64_t ROUNDED_ROWS = 4;         // a piece
+constexpr int64_t ROUNDED_ROWS = 4;  // a piece
 constexpr int64_t FEW_ROWS = 8;  // to bring them from one core to another takes longer than to round
 constexpr int64_t STREAMING_ROWS = 32;  // so few, and weights are worth asking for ahead of use
 constexpr int64_t LARGEST_GROUP_COUNT = 2;  // of a block
@@ -36,7 +36,8 @@ inline Rounded round_rows(Context& context, const float* x, const Codes& weight,
     const QuantLinear job{weight, inputs, nullptr, nullptr, is_wide};
     const int64_t to_round = (num_rows + ROUNDED_ROWS - 1) / ROUNDED_ROWS;
     run(context, to_round, OPERATIONS_PER_EXP * num_rows * weight.width, [&](int64_t i) {
-        context.quantised.round(job, x, {i * ROUNDED_ROWS, std::min((i + 1) * ROUNDED_ROWS, num_rows)});
+        const int64_t first = i * ROUNDED_ROWS;
+        context.quantised.round(job, x, {first, std::min(first + ROUNDED_ROWS, num_rows)});
     });
     return inputs;
 }
